@@ -1,0 +1,48 @@
+package kernel
+
+import "math"
+
+// RMSNorm writes x / rms(x) * weight to out (all of one length), with
+// rms(x) = sqrt(mean(x^2) + eps). out may be x.
+func RMSNorm(x, weight []float32, eps float32, out []float32) {
+	var ss float64
+	for _, v := range x {
+		ss += float64(v) * float64(v)
+	}
+	inv := float32(1 / math.Sqrt(ss/float64(len(x))+float64(eps)))
+	for i, v := range x {
+		out[i] = v * inv * weight[i]
+	}
+}
+
+// RoPETable fills cos and sin (each len(invFreq)) for one position. Angles
+// are formed in f32, as the models were trained, and reduced in f64.
+func RoPETable(pos int, invFreq, cos, sin []float32) {
+	for i, f := range invFreq {
+		s, c := math.Sincos(float64(float32(pos) * f))
+		cos[i], sin[i] = float32(c), float32(s)
+	}
+}
+
+// RoPE rotates one head vector x (length 2*len(cos)) in place in the
+// half-split layout: element i pairs with element i + len(cos).
+func RoPE(x, cos, sin []float32) {
+	h := len(cos)
+	a, b := x[:h], x[h:2*h]
+	for i, c := range cos {
+		s := sin[i]
+		u, v := a[i], b[i]
+		a[i] = u*c - v*s
+		b[i] = v*c + u*s
+	}
+}
+
+// SiLUGate writes silu(gate) * up to gate, silu(x) = x / (1 + exp(-x)).
+func SiLUGate(gate, up []float32) {
+	for i, g := range gate {
+		gate[i] = g / (1 + float32(math.Exp(-float64(g)))) * up[i]
+	}
+}
+
+// AddTo adds x to y.
+func AddTo(x, y []float32) { axpy(1, x, y) }

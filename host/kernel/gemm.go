@@ -1,0 +1,102 @@
+package kernel
+
+// tileRows is how many rows of the stored operand are widened at once: with
+// 128 columns a tile is 32 KiB of f32, about one first-level cache.
+const tileRows = 64
+
+// GEMMScratch is the number of f32 that [MatMul] needs as scratch for rows of
+// dimension dim.
+func GEMMScratch(dim int) int { return tileRows * dim }
+
+// MatMul computes c[i][j] = a[i] . w[j] for the n rows of a (n x w.Dim) and
+// rows [lo, hi) of w: a linear layer with w stored output-major, as in model
+// files. c has ldc columns; column j of the result is written at j-lo, so
+// that workers can split the outputs. scratch has [GEMMScratch](w.Dim) f32.
+func MatMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
+	d := w.Dim
+	for j := lo; j < hi; j += tileRows {
+		m := min(tileRows, hi-j)
+		tile := widenTile(w, j, m, scratch)
+		mulNT(a[:n*d], n, tile, m, d, c[j-lo:], ldc)
+	}
+}
+
+// widenTile returns rows [lo, lo+m) as f32, in place when they are f32.
+func widenTile(r Rows, lo, m int, scratch []float32) []float32 {
+	if r.DType == F32 {
+		return r.F32[lo*r.Dim : (lo+m)*r.Dim]
+	}
+	for i := range m {
+		r.Widen(lo+i, scratch[i*r.Dim:(i+1)*r.Dim])
+	}
+	return scratch[:m*r.Dim]
+}
+
+// mulNT computes c[i*ldc+j] = a[i] . b[j] for an n x d and an m x d matrix in
+// register tiles of 2 x 4.
+func mulNT(a []float32, n int, b []float32, m, d int, c []float32, ldc int) {
+	i := 0
+	for ; i+2 <= n; i += 2 {
+		a0, a1 := a[i*d:(i+1)*d], a[(i+1)*d:(i+2)*d]
+		c0, c1 := c[i*ldc:i*ldc+m], c[(i+1)*ldc:(i+1)*ldc+m]
+		j := 0
+		for ; j+4 <= m; j += 4 {
+			dot2x4(a0, a1, b[j*d:(j+4)*d], (*[4]float32)(c0[j:]), (*[4]float32)(c1[j:]))
+		}
+		for ; j < m; j++ {
+			row := b[j*d : (j+1)*d]
+			c0[j], c1[j] = Dot(a0, row), Dot(a1, row)
+		}
+	}
+	if i < n {
+		a0, c0 := a[i*d:(i+1)*d], c[i*ldc:i*ldc+m]
+		for j := range m {
+			c0[j] = Dot(a0, b[j*d:(j+1)*d])
+		}
+	}
+}
+
+// dot2x4 writes the inner products of two vectors with the four rows of b.
+func dot2x4(a0, a1, b []float32, r0, r1 *[4]float32) {
+	d := len(a0)
+	a1 = a1[:d]
+	b0, b1, b2, b3 := b[:d], b[d:][:d], b[2*d:][:d], b[3*d:][:d]
+	var s00, s01, s02, s03, s10, s11, s12, s13 float32
+	for k, x := range a0 {
+		y := a1[k]
+		w := b0[k]
+		s00 += x * w
+		s10 += y * w
+		w = b1[k]
+		s01 += x * w
+		s11 += y * w
+		w = b2[k]
+		s02 += x * w
+		s12 += y * w
+		w = b3[k]
+		s03 += x * w
+		s13 += y * w
+	}
+	*r0 = [4]float32{s00, s01, s02, s03}
+	*r1 = [4]float32{s10, s11, s12, s13}
+}
+
+// addWeighted adds the weighted sum of the m rows of v (m x len(acc)) to acc,
+// four rows at a time so that acc is loaded and stored once for the four.
+func addWeighted(p []float32, v []float32, acc []float32) {
+	d := len(acc)
+	i := 0
+	for ; i+4 <= len(p); i += 4 {
+		p0, p1, p2, p3 := p[i], p[i+1], p[i+2], p[i+3]
+		if p0 == 0 && p1 == 0 && p2 == 0 && p3 == 0 {
+			continue
+		}
+		v0, v1, v2, v3 := v[i*d:][:d], v[(i+1)*d:][:d], v[(i+2)*d:][:d], v[(i+3)*d:][:d]
+		for k := range acc {
+			acc[k] += p0*v0[k] + p1*v1[k] + p2*v2[k] + p3*v3[k]
+		}
+	}
+	for ; i < len(p); i++ {
+		axpy(p[i], v[i*d:(i+1)*d], acc)
+	}
+}

@@ -1,0 +1,184 @@
+package kv
+
+import (
+	"fmt"
+	"math"
+	"sync/atomic"
+
+	"github.com/retrievalattention/ra/host/kernel"
+)
+
+// Geometry is the shape of a model's keys and values.
+type Geometry struct {
+	Layers  int
+	KVHeads int
+	HeadDim int // a multiple of 2
+	DType   kernel.DType
+}
+
+// BytesPerToken is the memory of one token: a key and a value in every layer
+// and KV head.
+func (g Geometry) BytesPerToken() int64 {
+	return int64(g.Layers) * int64(g.KVHeads) * 2 * g.rowBytes()
+}
+
+func (g Geometry) rowBytes() int64 { return int64(g.HeadDim * g.DType.Size()) }
+
+// align is the alignment in bytes of every head's rows within a segment.
+const align = 64
+
+// minSegment is the least number of tokens that a context grows by.
+const minSegment = 1024
+
+// segment is memory for the tokens at positions [start, start+capacity) of
+// every layer and KV head. A context reads it up to position end.
+type segment struct {
+	start, end, capacity int
+	mem                  *region
+}
+
+// Context is the keys and values of one token sequence. One goroutine may
+// append while others read positions below Len.
+type Context struct {
+	geo  Geometry
+	mem  *Allocator
+	segs atomic.Pointer[[]segment] // replaced, never changed, when the context grows
+	len  atomic.Int64
+}
+
+// NewContext returns an empty context with room for capacity tokens, taken
+// from mem. Close releases it.
+func NewContext(geo Geometry, capacity int, mem *Allocator) (*Context, error) {
+	if geo.Layers < 1 || geo.KVHeads < 1 || geo.HeadDim < 2 || geo.HeadDim%2 != 0 {
+		return nil, fmt.Errorf("kv geometry %+v: layers and KV heads must be positive, the head dimension even", geo)
+	}
+	c := &Context{geo: geo, mem: mem}
+	c.segs.Store(&[]segment{})
+	if err := c.Reserve(capacity); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Geometry returns the context's shape.
+func (c *Context) Geometry() Geometry { return c.geo }
+
+// Len returns the number of committed tokens.
+func (c *Context) Len() int { return int(c.len.Load()) }
+
+// Reserve makes room for n tokens beyond Len. What is stored does not move.
+func (c *Context) Reserve(n int) error {
+	segs := *c.segs.Load()
+	end := 0
+	if len(segs) > 0 {
+		end = segs[len(segs)-1].end
+	}
+	need := c.Len() + n - end
+	if need <= 0 {
+		return nil
+	}
+	capacity := max(need, minSegment)
+	heads := int64(c.geo.Layers * c.geo.KVHeads)
+	per := c.headBytes(capacity)
+	if per > math.MaxInt64/2/heads {
+		return fmt.Errorf("%w: %d tokens do not fit the address space", ErrBudget, n)
+	}
+	r, err := c.mem.alloc(2 * heads * per)
+	if err != nil {
+		return err
+	}
+	grown := append(append([]segment(nil), segs...), segment{end, end + capacity, capacity, r})
+	c.segs.Store(&grown)
+	return nil
+}
+
+// headBytes is the size of the key rows (or value rows) of one head.
+func (c *Context) headBytes(capacity int) int64 {
+	return (int64(capacity)*c.geo.rowBytes() + align - 1) &^ (align - 1)
+}
+
+// Put stores the key and value (f32, length HeadDim each) of the token at
+// pos in [Len, Len+reserved) for one layer and KV head. Tokens count from
+// Commit on.
+func (c *Context) Put(layer, head, pos int, key, value []float32) {
+	for s := range c.Segments(layer, head, pos, pos+1) {
+		s.Keys.Narrow(0, key)
+		s.Values.Narrow(0, value)
+	}
+}
+
+// Commit counts the next n tokens, stored in every layer, as part of the
+// sequence.
+func (c *Context) Commit(n int) { c.len.Add(int64(n)) }
+
+// Segment is a contiguous stretch of one head's keys and values; row 0 is the
+// token at position Start.
+type Segment struct {
+	Start        int
+	Keys, Values kernel.Rows
+}
+
+// Segments yields the stored rows of positions [lo, hi) in order, clipped to
+// what is reserved. The rows are the store's own memory: valid until Close.
+func (c *Context) Segments(layer, head, lo, hi int) func(yield func(Segment) bool) {
+	return func(yield func(Segment) bool) {
+		for _, s := range *c.segs.Load() {
+			a, b := max(lo, s.start), min(hi, s.end)
+			if a >= b {
+				continue
+			}
+			if !yield(c.slice(s, layer, head, a, b)) {
+				return
+			}
+		}
+	}
+}
+
+func (c *Context) slice(s segment, layer, head, lo, hi int) Segment {
+	per := c.headBytes(s.capacity)
+	off := 2 * per * int64(layer*c.geo.KVHeads+head)
+	return Segment{
+		Start:  lo,
+		Keys:   c.rows(s, off).Slice(lo-s.start, hi-s.start),
+		Values: c.rows(s, off+per).Slice(lo-s.start, hi-s.start),
+	}
+}
+
+func (c *Context) rows(s segment, off int64) kernel.Rows {
+	n := int64(s.capacity * c.geo.HeadDim)
+	if c.geo.DType == kernel.F32 {
+		return kernel.RowsF32(s.mem.f32(off, n), c.geo.HeadDim)
+	}
+	return kernel.RowsU16(s.mem.u16(off, n), c.geo.HeadDim, c.geo.DType)
+}
+
+// Fork returns a context that reads this one's tokens and appends its own
+// after them. The two share memory; each must be closed.
+func (c *Context) Fork() *Context {
+	f := &Context{geo: c.geo, mem: c.mem}
+	n := c.Len()
+	var segs []segment
+	for _, s := range *c.segs.Load() {
+		if s.start >= n {
+			break
+		}
+		s.end = min(s.end, n)
+		s.mem.retain()
+		segs = append(segs, s)
+	}
+	f.segs.Store(&segs)
+	f.len.Store(int64(n))
+	return f
+}
+
+// Close releases the context's hold on its memory. It must not be used
+// afterwards.
+func (c *Context) Close() error {
+	var first error
+	for _, s := range *c.segs.Swap(&[]segment{}) {
+		if err := s.mem.release(); err != nil && first == nil {
+			first = fmt.Errorf("release keys and values: %w", err)
+		}
+	}
+	return first
+}
