@@ -90,14 +90,6 @@ func (p *Partial) Merge(o *Partial) {
 	}
 }
 
-// AttendRange adds tokens [lo, hi) of keys and values to each query's state,
-// with logit = scale * q.k. scratch has length keys.Dim+values.Dim.
-func AttendRange(qs [][]float32, keys, values Rows, lo, hi int, scale float32, ps []*Partial, scratch []float32) {
-	for i := lo; i < hi; i++ {
-		attendRow(qs, keys, values, i, scale, ps, scratch)
-	}
-}
-
 // AttendList adds tokens ids to one query's state, with
 // logit = scale * q.k + bias[i]; a nil bias is zero.
 // scratch has length keys.Dim+values.Dim.
@@ -109,14 +101,6 @@ func AttendList(q []float32, keys, values Rows, ids []uint32, bias []float32, sc
 			logit += bias[i]
 		}
 		p.Add(logit, widened(values, int(id), vs))
-	}
-}
-
-func attendRow(qs [][]float32, keys, values Rows, i int, scale float32, ps []*Partial, scratch []float32) {
-	k := widened(keys, i, scratch[:keys.Dim])
-	v := widened(values, i, scratch[keys.Dim:])
-	for j, q := range qs {
-		ps[j].Add(scale*Dot(q, k), v)
 	}
 }
 

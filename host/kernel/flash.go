@@ -13,8 +13,8 @@ func CausalScratch(dim int) int { return 2*tileRows*dim + queryTile*tileRows + q
 // queries, query i (row i of q, n x keys.Dim) seeing only rows up to
 // first+i, in blocks as in FlashAttention (arXiv 2205.14135), with
 // logit = scale * q.k. Rows are numbered like first: row r of keys is the
-// token at position r. Several calls over disjoint ranges build up one
-// softmax.
+// token at position r. With first >= hi every query sees all of the range, as
+// a decode step does. Several calls over disjoint ranges build up one softmax.
 func AttendCausal(q []float32, n, first int, keys, values Rows, lo, hi int, scale float32, ps []Partial, scratch []float32) {
 	d := keys.Dim
 	kt, scratch := scratch[:tileRows*d], scratch[tileRows*d:]
