@@ -127,6 +127,7 @@ func (r *Resolved) decode(file, text string) error {
 		}
 	}
 	r.File = file
+	r.Model.Path = relativeTo(file, r.Model.Path)
 	for i := range r.Plugins {
 		p := &r.Plugins[i]
 		if p.Kind == "" {
@@ -138,11 +139,17 @@ func (r *Resolved) decode(file, text string) error {
 		if p.OnFailure == "" {
 			p.OnFailure = "fallback"
 		}
-		if p.Path != "" && !filepath.IsAbs(p.Path) {
-			p.Path = filepath.Join(filepath.Dir(file), p.Path)
-		}
+		p.Path = relativeTo(file, p.Path)
 	}
 	return nil
+}
+
+// relativeTo resolves a path that the file names against the file's folder.
+func relativeTo(file, path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(file), path)
 }
 
 // field is one scalar key of the schema.
@@ -336,12 +343,18 @@ func (r *Resolved) Print() string {
 	return b.String()
 }
 
+// printParams writes the table search.params and those below it.
 func printParams(b *strings.Builder, params map[string]any) {
 	if len(params) == 0 {
 		return
 	}
-	b.WriteString("\n[search.params]\n")
-	_ = toml.NewEncoder(b).Encode(params) // a strings.Builder does not fail; the values came out of TOML
+	text, err := toml.Marshal(map[string]any{"search": map[string]any{"params": params}})
+	if err != nil {
+		fmt.Fprintf(b, "# search.params cannot be written: %v\n", err)
+		return
+	}
+	// The table [search] itself is written already.
+	fmt.Fprintf(b, "\n%s\n", strings.TrimSpace(strings.TrimPrefix(string(text), "[search]\n")))
 }
 
 func tomlValue(v any) string {
