@@ -1,0 +1,64 @@
+# Targets for people; `make help` lists them. Only Go, git and make are needed.
+
+export CGO_ENABLED = 0
+GO ?= go
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-race test-long fuzz check bench plugins generate
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+
+build: ## build bin/ra
+	$(GO) build -trimpath -o bin/ra ./host/cmd/ra
+
+demo: build ## find a needle in a long document by retrieval, full and static attention
+	$(GO) run ./examples/quickstart -ra bin/ra
+
+test: ## run the tests (a few minutes)
+	$(GO) test ./...
+	$(MAKE) --no-print-directory test-race
+
+# The race detector needs cgo and a C compiler.
+test-race: ## run the tests of the concurrent packages under the race detector
+	@if command -v $${CC:-cc} >/dev/null 2>&1; then \
+		echo "$(GO) test -race (concurrent packages)"; \
+		CGO_ENABLED=1 $(GO) test -race -short ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine ./host/plugin/...; \
+	else \
+		echo "skipped: test-race needs a C compiler, and none is installed"; \
+	fi
+
+test-long: ## run what takes longer: soak tests, accuracy of the reference model, fuzzing
+	RA_LONG=1 $(GO) test -timeout 60m ./...
+	$(MAKE) --no-print-directory fuzz
+
+FUZZTIME ?= 20s
+fuzz: ## run every fuzz target for FUZZTIME
+	@for pkg in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$pkg || exit 1; \
+		done; \
+	done
+
+check: ## formatting, vet, lint, generated files current, cross-builds
+	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "run gofmt on:"; echo "$$unformatted"; exit 1; fi
+	$(GO) mod tidy -diff
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	GOOS=wasip1 GOARCH=wasm $(GO) vet ./sdk/go ./plugins/search/...
+	@for p in $(PLATFORMS); do echo "build $$p"; GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -o /dev/null ./host/cmd/ra || exit 1; done
+	$(MAKE) --no-print-directory generated
+
+.PHONY: generated
+generated: generate ## fail when generated files are not current
+	@git diff --exit-code --stat -- plugins/dist || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
+
+generate: plugins ## rebuild all generated files
+
+plugins: ## rebuild the built-in plugins under plugins/dist
+	GO=$(GO) ./plugins/build.sh
+
+bench: ## run the benchmarks
+	$(GO) test -run '^$$' -bench . -benchtime 1s ./...

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/retrievalattention/ra/host/config"
+	"github.com/retrievalattention/ra/host/engine"
+	"github.com/retrievalattention/ra/host/kv"
+)
+
+// Exit codes.
+const (
+	exitOK          = 0
+	exitFailure     = 1   // anything not named below
+	exitUsage       = 2   // wrong command line
+	exitConfig      = 3   // invalid configuration
+	exitModel       = 4   // a model that cannot be read
+	exitPlugin      = 5   // a plugin that cannot be loaded or, with on_failure = "fail", failed
+	exitPrompt      = 6   // a prompt that is empty or over a limit
+	exitInterrupted = 130 // SIGINT or SIGTERM
+)
+
+// Errors that decide the exit code.
+var (
+	errUsage  = errors.New("usage")
+	errModel  = errors.New("cannot open the model")
+	errPlugin = errors.New("plugin")
+)
+
+func exitCode(err error) int {
+	for _, c := range []struct {
+		err  error
+		code int
+	}{
+		{context.Canceled, exitInterrupted},
+		{errUsage, exitUsage},
+		{config.ErrInvalid, exitConfig},
+		{errModel, exitModel},
+		{errPlugin, exitPlugin},
+		{engine.ErrEmptyPrompt, exitPrompt},
+		{engine.ErrPromptTooLong, exitPrompt},
+		{kv.ErrBudget, exitPrompt},
+	} {
+		if errors.Is(err, c.err) {
+			return c.code
+		}
+	}
+	return exitFailure
+}

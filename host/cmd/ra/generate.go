@@ -1,0 +1,216 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/retrievalattention/ra/host/config"
+	"github.com/retrievalattention/ra/host/engine"
+	"github.com/retrievalattention/ra/host/model/sampling"
+)
+
+// generateFlags maps the flags of generate to the keys that they override.
+var generateFlags = map[string]string{
+	"model":        "model.path",
+	"search":       "search.plugin",
+	"top-k":        "attention.budget.top_k",
+	"sink":         "policy.params.sink",
+	"window":       "policy.params.window",
+	"max-tokens":   "generate.max_tokens",
+	"temperature":  "generate.temperature",
+	"sample-top-k": "generate.top_k",
+	"top-p":        "generate.top_p",
+	"seed":         "generate.seed",
+}
+
+type generate struct {
+	*globals
+	file, text string
+	questions  []string
+	attention  string
+	json       bool
+}
+
+func newGenerate(g *globals) *cobra.Command {
+	r := &generate{globals: g}
+	c := &cobra.Command{
+		Use:   "generate",
+		Short: "Answer a prompt",
+		Long: `Answer a prompt from a long document.
+
+The document is run through the model exactly (prefill). A question after it is
+read token by token as decode steps in the attention mode, so that one prefill
+serves several questions and several modes. Without -q the text is the whole
+prompt and its last line plays the question's part.
+
+The answer goes to stdout, one a line when there are several; progress and
+figures go to stderr.`,
+		Example: `  ra generate -f book.txt -q "Who betrayed the king?"
+  ra generate -f book.txt -q "First?" -q "Second?" --attention retrieval,full --json
+  ra generate -f book.txt -q "Who?" --search mine.wasm --top-k 200`,
+		Args: cobra.NoArgs,
+		RunE: r.run,
+	}
+	f := c.Flags()
+	f.StringVarP(&r.file, "file", "f", "", "file with the document, or with the whole prompt; - for stdin")
+	f.StringVarP(&r.text, "prompt", "p", "", "the document or the whole prompt as text")
+	f.StringArrayVarP(&r.questions, "question", "q", nil, "question about the document; may be given several times")
+	f.StringVar(&r.attention, "attention", "", "attention mode: retrieval, full or static; several with commas, answered on one prefill")
+	f.BoolVar(&r.json, "json", false, "print one JSON object")
+	f.String("model", "", "model folder; empty: the embedded reference model")
+	f.String("search", "", "search plugin: a built-in or configured name, or a .wasm file")
+	f.Int("top-k", 0, "most tokens retrieved a query head and step")
+	f.Int("sink", 0, "first tokens in the static set")
+	f.Int("window", 0, "last tokens in the static set")
+	f.Int("max-tokens", 0, "most tokens to generate an answer")
+	f.Float64("temperature", 0, "sampling temperature; 0 is greedy")
+	f.Int("sample-top-k", 0, "sample among the k most likely tokens; 0: all")
+	f.Float64("top-p", 1, "sample among the most likely tokens that hold this probability")
+	f.Uint64("seed", 0, "seed of the sampling")
+	return c
+}
+
+func (r *generate) run(c *cobra.Command, _ []string) (err error) {
+	cfg, modes, err := r.resolve(c)
+	if err != nil {
+		return err
+	}
+	prompt, err := r.prompt()
+	if err != nil {
+		return err
+	}
+	ctx := c.Context()
+	h, err := openHost(ctx, cfg, modes, r.logger())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	document, questions, err := prompt.Encode(h.model.Tokenizer)
+	if err != nil {
+		return err
+	}
+	bar := newProgress(r.err, fmt.Sprintf("prefill %d tokens", len(document)), len(document)*h.model.Config.Layers)
+	doc, err := h.engine.Prefill(ctx, document, engine.PrefillOptions{Modes: modes, Progress: bar.add})
+	bar.close()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, doc.Close()) }()
+	report := newReport(cfg, doc)
+	for i, q := range questions {
+		report.PromptTokens += len(q)
+		for _, mode := range modes {
+			if err := r.answer(ctx, h, cfg, doc, mode, prompt.Questions[i], q, report); err != nil {
+				return err
+			}
+		}
+	}
+	report.finish(h)
+	if !r.json {
+		report.warn(r.err)
+		return nil
+	}
+	return report.write(r.out)
+}
+
+// resolve returns the configuration under the flags given, and the modes.
+func (r *generate) resolve(c *cobra.Command) (*config.Resolved, []engine.Mode, error) {
+	flags := map[string]string{}
+	for name, key := range generateFlags {
+		if f := c.Flags().Lookup(name); f.Changed {
+			flags[key] = f.Value.String()
+		}
+	}
+	list := strings.Split(r.attention, ",")
+	if r.attention != "" {
+		flags["attention.mode"] = list[0]
+	}
+	cfg, err := r.load(flags)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.attention == "" {
+		list = []string{cfg.Attention.Mode}
+	}
+	var modes []engine.Mode
+	for _, name := range list {
+		m, err := engine.ParseMode(name)
+		if err != nil {
+			return nil, nil, fmt.Errorf("%w: --attention: %w", errUsage, err)
+		}
+		if slices.Contains(modes, m) {
+			return nil, nil, fmt.Errorf("%w: --attention names %s twice", errUsage, m)
+		}
+		modes = append(modes, m)
+	}
+	return cfg, modes, nil
+}
+
+// prompt reads the text and divides it into document and questions.
+func (r *generate) prompt() (engine.Prompt, error) {
+	text := r.text
+	switch {
+	case r.file == "" && text == "":
+		return engine.Prompt{}, fmt.Errorf("%w: no prompt; give a file with -f or text with -p", errUsage)
+	case r.file != "" && text != "":
+		return engine.Prompt{}, fmt.Errorf("%w: -f and -p exclude each other", errUsage)
+	case r.file == "-":
+		data, err := io.ReadAll(r.in)
+		if err != nil {
+			return engine.Prompt{}, fmt.Errorf("read the prompt from stdin: %w", err)
+		}
+		text = string(data)
+	case r.file != "":
+		data, err := os.ReadFile(r.file)
+		if err != nil {
+			return engine.Prompt{}, fmt.Errorf("read the prompt: %w", err)
+		}
+		text = string(data)
+	}
+	return engine.NewPrompt(text, r.questions)
+}
+
+// answer generates one answer, streams it unless JSON is asked for, and adds
+// it to the report.
+func (r *generate) answer(ctx context.Context, h *host, cfg *config.Resolved, doc *engine.Document, mode engine.Mode, question string, ids []int32, report *report) error {
+	g := cfg.Generate
+	sampler, err := sampling.New(sampling.Params{Temperature: g.Temperature, TopK: g.TopK, TopP: g.TopP, Seed: g.Seed})
+	if err != nil {
+		return err
+	}
+	var text strings.Builder
+	stream := h.model.Tokenizer.NewStream(true)
+	emit := func(s string) {
+		if !r.json {
+			if text.Len() == 0 {
+				s = strings.TrimLeft(s, " ")
+			}
+			fmt.Fprint(r.out, s)
+		}
+		text.WriteString(s)
+	}
+	a, err := doc.Answer(ctx, engine.AnswerOptions{
+		Mode: mode, Question: ids, MaxTokens: g.MaxTokens, Sampler: sampler,
+		Stop:  h.model.Config.EOSTokenIDs,
+		Token: func(id int32) { emit(stream.Push(id)) },
+	})
+	if err != nil {
+		return err
+	}
+	emit(stream.Flush())
+	if !r.json {
+		fmt.Fprintln(r.out)
+		fmt.Fprintf(r.err, "%s attention: %d tokens attended of %d (%.1f %%), %.1f tokens/s, %d generated in %.2f s\n",
+			mode, a.Stats.Attended*int64(doc.Tokens())/max(1, a.Stats.Context), doc.Tokens(), 100*a.AttendedShare(),
+			a.TokensPerSecond(), len(a.Tokens), a.DecodeSeconds)
+	}
+	report.add(doc, mode, question, text.String(), a)
+	return nil
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+
+	referencemodel "github.com/retrievalattention/ra/examples/reference-model"
+	"github.com/retrievalattention/ra/host/compute"
+	"github.com/retrievalattention/ra/host/config"
+	"github.com/retrievalattention/ra/host/engine"
+	"github.com/retrievalattention/ra/host/kernel"
+	"github.com/retrievalattention/ra/host/kv"
+	"github.com/retrievalattention/ra/host/model"
+	"github.com/retrievalattention/ra/host/plugin"
+	"github.com/retrievalattention/ra/host/retrieval"
+)
+
+// host is everything that a configuration asks for, opened.
+type host struct {
+	model   *model.Model
+	plugin  *plugin.Plugin // nil when no mode needs a search
+	engine  *engine.Engine
+	closers []func() error
+}
+
+// openModel reads the configured model.
+func openModel(c *config.Resolved) (*model.Model, error) {
+	var m *model.Model
+	var err error
+	if c.Model.Path == "" {
+		m, err = model.OpenFS(referencemodel.Files, referencemodel.Name)
+	} else {
+		m, err = model.Open(c.Model.Path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errModel, err)
+	}
+	return m, nil
+}
+
+// openHost opens the model, the backend and, for the modes that search, the
+// search plugin.
+func openHost(ctx context.Context, c *config.Resolved, modes []engine.Mode, log *slog.Logger) (h *host, err error) {
+	h = &host{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, h.close())
+		}
+	}()
+	if h.model, err = openModel(c); err != nil {
+		return h, err
+	}
+	h.closers = append(h.closers, h.model.Close)
+	limit := h.model.Config.MaxPosition
+	if c.Model.MaxContext > limit {
+		return h, fmt.Errorf("%w: model.max_context: %d is more than the %d positions that the model was made for", config.ErrInvalid, c.Model.MaxContext, limit)
+	}
+	if c.Model.MaxContext > 0 {
+		limit = c.Model.MaxContext
+	}
+	backend := compute.NewCPU()
+	h.closers = append(h.closers, backend.Close)
+	loaded, err := backend.Load(h.model.Weights)
+	if err != nil {
+		return h, fmt.Errorf("%w: %w", errModel, err)
+	}
+	h.closers = append(h.closers, loaded.Close)
+	var strategy retrieval.Strategy
+	if slices.Contains(modes, engine.Retrieval) {
+		if h.plugin, err = openPlugin(ctx, c, backend, log); err != nil {
+			return h, err
+		}
+		h.closers = append(h.closers, h.plugin.Close)
+		strategy = h.plugin
+	}
+	h.engine, err = engine.New(engine.Options{
+		Model: loaded, Backend: backend, Strategy: strategy,
+		Memory:     kv.NewAllocator(int64(c.Model.CPUMemoryMiB) << 20),
+		DType:      kvDTypes[c.Model.KVDType],
+		TopK:       c.Attention.Budget.TopK,
+		Window:     engine.SinkWindow{Sink: c.Policy.Params.Sink, Size: c.Policy.Params.Window},
+		MaxContext: limit,
+	})
+	return h, err
+}
+
+var kvDTypes = map[string]kernel.DType{"bf16": kernel.BF16, "f16": kernel.F16, "f32": kernel.F32}
+
+// openPlugin loads the configured search plugin.
+func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner, log *slog.Logger) (*plugin.Plugin, error) {
+	p := c.Plugin(c.Search.Plugin)
+	loaded, err := plugin.Load(ctx, plugin.Options{
+		Name: p.Name, Path: p.Path, SHA256: p.SHA256, Params: c.Search.Params,
+		Limits: plugin.Limits{
+			MemoryMiB:     p.Limits.MemoryMiB,
+			SearchTimeout: p.Limits.SearchTimeout,
+			BuildTimeout:  p.Limits.BuildTimeout,
+			Fuel:          p.Limits.Fuel,
+		},
+		Instances: p.Instances, Trusted: p.Trusted, OnFailure: plugin.OnFailure(p.OnFailure),
+		Scanner: scanner, Logger: log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errPlugin, err)
+	}
+	return loaded, nil
+}
+
+// close releases everything in the reverse order of opening.
+func (h *host) close() error {
+	var errs []error
+	for _, f := range slices.Backward(h.closers) {
+		errs = append(errs, f())
+	}
+	h.closers = nil
+	return errors.Join(errs...)
+}

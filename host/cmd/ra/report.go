@@ -1,0 +1,114 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/retrievalattention/ra/host/config"
+	"github.com/retrievalattention/ra/host/engine"
+	"github.com/retrievalattention/ra/host/retrieval"
+)
+
+// report is the object that generate --json prints. Its own figures are over
+// all answers; with one answer they are that answer's.
+type report struct {
+	Text            string  `json:"text"`          // of all answers, joined by newlines
+	PromptTokens    int     `json:"prompt_tokens"` // document and all questions
+	GeneratedTokens int     `json:"generated_tokens"`
+	PrefillSeconds  float64 `json:"prefill_seconds"`
+	decodeFigures
+	PeakRSSBytes int64           `json:"peak_rss_bytes"`
+	Model        string          `json:"model"`
+	Search       *searchReport   `json:"search"` // null when no mode searches
+	Answers      []*answerReport `json:"answers"`
+
+	sum engine.Answer
+}
+
+// answerReport is one answer.
+type answerReport struct {
+	Question        string      `json:"question"`
+	Attention       engine.Mode `json:"attention"`
+	Text            string      `json:"text"`
+	PromptTokens    int         `json:"prompt_tokens"` // document and this question
+	GeneratedTokens int         `json:"generated_tokens"`
+	Stopped         bool        `json:"stopped"` // by the model, not by max_tokens
+	decodeFigures
+}
+
+// decodeFigures are the cost of decoding. The rate counts decode steps, those
+// that read the question included; shares are means over steps, layers and
+// query heads, of the tokens in context.
+type decodeFigures struct {
+	DecodeSeconds   float64 `json:"decode_seconds"`
+	TokensPerSecond float64 `json:"tokens_per_second"`
+	AttendedShare   float64 `json:"attended_share"`
+	KeysScoredShare float64 `json:"keys_scored_share"`
+}
+
+// searchReport says what searched and how often it failed.
+type searchReport struct {
+	retrieval.Info
+	Calls     int64  `json:"calls"`
+	Failures  int64  `json:"failures"`
+	Fallbacks int64  `json:"fallbacks"` // calls answered by exact search instead
+	LastError string `json:"last_error,omitempty"`
+}
+
+func figures(a *engine.Answer) decodeFigures {
+	return decodeFigures{a.DecodeSeconds, a.TokensPerSecond(), a.AttendedShare(), a.KeysScoredShare()}
+}
+
+func newReport(cfg *config.Resolved, doc *engine.Document) *report {
+	name := cfg.Model.Path
+	if name == "" {
+		name = "embedded"
+	}
+	return &report{Model: name, PromptTokens: doc.Tokens(), PrefillSeconds: doc.PrefillSeconds}
+}
+
+func (r *report) add(doc *engine.Document, mode engine.Mode, question, text string, a *engine.Answer) {
+	if len(r.Answers) > 0 {
+		r.Text += "\n"
+	}
+	r.Text += text
+	r.GeneratedTokens += len(a.Tokens)
+	r.sum.DecodeSeconds += a.DecodeSeconds
+	r.sum.Steps += a.Steps
+	r.sum.Stats.Add(a.Stats)
+	r.Answers = append(r.Answers, &answerReport{
+		Question: question, Attention: mode, Text: text,
+		PromptTokens: doc.Tokens() + a.QuestionTokens, GeneratedTokens: len(a.Tokens),
+		Stopped: a.Stopped, decodeFigures: figures(a),
+	})
+}
+
+// finish fills in what is known at the end.
+func (r *report) finish(h *host) {
+	r.decodeFigures = figures(&r.sum)
+	r.PeakRSSBytes = peakRSS()
+	if h.plugin == nil {
+		return
+	}
+	s := h.plugin.Stats()
+	r.Search = &searchReport{Info: h.plugin.Info(), Calls: s.Calls, Failures: s.Failures, Fallbacks: s.Fallbacks}
+	if s.LastError != nil {
+		r.Search.LastError = s.LastError.Error()
+	}
+}
+
+// warn says on a terminal what JSON says in search.fallbacks.
+func (r *report) warn(out io.Writer) {
+	if s := r.Search; s != nil && s.Fallbacks > 0 {
+		fmt.Fprintf(out, "search plugin %s failed: exact search answered %d of %d calls instead; last error: %s\n",
+			s.Info, s.Fallbacks, s.Calls, s.LastError)
+	}
+}
+
+func (r *report) write(out io.Writer) error {
+	enc := json.NewEncoder(out)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(r)
+}
