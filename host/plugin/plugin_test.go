@@ -1,0 +1,26 @@
+package plugin
+
+import (
+	"context"
+	"os"
+	"testing"
+
+	"github.com/tetratelabs/wazero"
+	"go.uber.org/goleak"
+)
+
+// moduleCache keeps compiled modules for all tests of the binary.
+var moduleCache wazero.CompilationCache
+
+func TestMain(m *testing.M) {
+	moduleCache = wazero.NewCompilationCache()
+	code := m.Run()
+	moduleCache.Close(context.Background())
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			os.Stderr.WriteString(err.Error() + "\n")
+			code = 1
+		}
+	}
+	os.Exit(code)
+}

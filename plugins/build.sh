@@ -1,0 +1,15 @@
+#!/bin/sh
+# Compiles the built-in plugins into plugins/dist, byte for byte reproducible
+# with the Go version that go.mod's toolchain and the test pin.
+#   plugins/build.sh [OUTPUT-DIRECTORY]
+set -eu
+cd "$(dirname "$0")"
+out=$(mkdir -p "${1:-dist}" && cd "${1:-dist}" && pwd)
+for dir in search/*/; do
+	name=$(basename "$dir")
+	GOOS=wasip1 GOARCH=wasm GOFLAGS= CGO_ENABLED=0 go build -buildmode=c-shared -trimpath -buildvcs=false \
+		-ldflags='-s -w -buildid=' -o "$out/$name.wasm" "./$dir"
+done
+cd "$out"
+if command -v sha256sum >/dev/null; then sha256sum -- *.wasm; else shasum -a 256 -- *.wasm; fi >SHA256SUMS.tmp
+mv SHA256SUMS.tmp SHA256SUMS

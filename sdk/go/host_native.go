@@ -1,0 +1,58 @@
+//go:build !wasip1
+
+package ra
+
+// Host stands in for the real one when a plugin is tested off WebAssembly.
+// Its methods are the ABI's functions; package ratest has an implementation.
+type Host interface {
+	Log(level uint32, text string)
+	StoreInfo(sequence, kvHead uint32, buf []uint32)
+	IndexedRanges(sequence, kvHead uint32, buf []Range) uint32
+	ReadVectors(what, sequence, kvHead uint32, ids []uint32, out []float32)
+	QueriesInfo(buf []uint32)
+	ReadQueries(q Query, n uint32, out []float32)
+	Score(q Query, n uint32, ids []uint32, out []float32)
+	ScoreRange(q Query, n, lo, hi uint32, out []float32)
+	TopKRange(q Query, n, lo, hi, k uint32, ids []uint32, scores []float32, counts []uint32) uint32
+	Emit(q Query, ids []uint32, bias []float32)
+}
+
+// host is the attached one.
+var host Host
+
+// Attach makes h the host of the package's functions until detach is called.
+// Tests that attach must not run in parallel.
+func Attach(h Host) (detach func()) {
+	before := host
+	host = h
+	return func() { host = before }
+}
+
+// Registered returns what was given to [Register].
+func Registered() (Description, Search) { return description, plugin }
+
+func logText(level uint32, text string) { host.Log(level, text) }
+
+func storeInfo(sequence, kvHead uint32, buf []uint32) { host.StoreInfo(sequence, kvHead, buf) }
+
+func indexedRanges(sequence, kvHead uint32, buf []Range) uint32 {
+	return host.IndexedRanges(sequence, kvHead, buf)
+}
+
+func readVectors(what, sequence, kvHead uint32, ids []uint32, out []float32) {
+	host.ReadVectors(what, sequence, kvHead, ids, out)
+}
+
+func queriesInfo(buf []uint32) { host.QueriesInfo(buf) }
+
+func readQueries(q Query, n uint32, out []float32) { host.ReadQueries(q, n, out) }
+
+func score(q Query, n uint32, ids []uint32, out []float32) { host.Score(q, n, ids, out) }
+
+func scoreRange(q Query, n, lo, hi uint32, out []float32) { host.ScoreRange(q, n, lo, hi, out) }
+
+func topKRange(q Query, n, lo, hi, k uint32, ids []uint32, scores []float32, counts []uint32) uint32 {
+	return host.TopKRange(q, n, lo, hi, k, ids, scores, counts)
+}
+
+func emit(q Query, ids []uint32, bias []float32) { host.Emit(q, ids, bias) }
