@@ -7,6 +7,7 @@ import (
 	"github.com/retrievalattention/ra/host/config"
 	"github.com/retrievalattention/ra/host/engine"
 	"github.com/retrievalattention/ra/host/kv"
+	"github.com/retrievalattention/ra/host/plugin"
 )
 
 // Exit codes.
@@ -23,12 +24,14 @@ const (
 
 // Errors that decide the exit code.
 var (
-	errUsage  = errors.New("usage")
-	errModel  = errors.New("cannot open the model")
-	errPlugin = errors.New("plugin")
+	errUsage = errors.New("usage")
+	errModel = errors.New("cannot open the model")
 )
 
 func exitCode(err error) int {
+	if failed := (*plugin.Error)(nil); errors.As(err, &failed) && !errors.Is(err, context.Canceled) {
+		return exitPlugin
+	}
 	for _, c := range []struct {
 		err  error
 		code int
@@ -37,7 +40,6 @@ func exitCode(err error) int {
 		{errUsage, exitUsage},
 		{config.ErrInvalid, exitConfig},
 		{errModel, exitModel},
-		{errPlugin, exitPlugin},
 		{engine.ErrEmptyPrompt, exitPrompt},
 		{engine.ErrPromptTooLong, exitPrompt},
 		{kv.ErrBudget, exitPrompt},

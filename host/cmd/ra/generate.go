@@ -186,7 +186,7 @@ func (r *generate) answer(ctx context.Context, h *host, cfg *config.Resolved, do
 		return err
 	}
 	var text strings.Builder
-	stream := h.model.Tokenizer.NewStream(true)
+	stream := h.model.Tokenizer.Stream(true)
 	emit := func(s string) {
 		if !r.json {
 			if text.Len() == 0 {

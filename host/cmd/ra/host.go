@@ -92,8 +92,12 @@ var kvDTypes = map[string]kernel.DType{"bf16": kernel.BF16, "f16": kernel.F16, "
 // openPlugin loads the configured search plugin.
 func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner, log *slog.Logger) (*plugin.Plugin, error) {
 	p := c.Plugin(c.Search.Plugin)
-	loaded, err := plugin.Load(ctx, plugin.Options{
-		Name: p.Name, Path: p.Path, SHA256: p.SHA256, Params: c.Search.Params,
+	name := p.Name
+	if p.Path != "" {
+		name = "" // the file, not the built-in plugin of that name
+	}
+	return plugin.Load(ctx, plugin.Options{
+		Name: name, Path: p.Path, SHA256: p.SHA256, Params: c.Search.Params,
 		Limits: plugin.Limits{
 			MemoryMiB:     p.Limits.MemoryMiB,
 			SearchTimeout: p.Limits.SearchTimeout,
@@ -103,10 +107,6 @@ func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner
 		Instances: p.Instances, Trusted: p.Trusted, OnFailure: plugin.OnFailure(p.OnFailure),
 		Scanner: scanner, Logger: log,
 	})
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", errPlugin, err)
-	}
-	return loaded, nil
 }
 
 // close releases everything in the reverse order of opening.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/retrievalattention/ra/host/config"
 	"github.com/retrievalattention/ra/host/engine"
+	"github.com/retrievalattention/ra/host/plugin"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
 
@@ -47,13 +48,11 @@ type decodeFigures struct {
 	KeysScoredShare float64 `json:"keys_scored_share"`
 }
 
-// searchReport says what searched and how often it failed.
+// searchReport says what searched and how often it failed: fallbacks counts
+// searches that exact search answered instead.
 type searchReport struct {
 	retrieval.Info
-	Calls     int64  `json:"calls"`
-	Failures  int64  `json:"failures"`
-	Fallbacks int64  `json:"fallbacks"` // calls answered by exact search instead
-	LastError string `json:"last_error,omitempty"`
+	plugin.Stats
 }
 
 func figures(a *engine.Answer) decodeFigures {
@@ -91,18 +90,14 @@ func (r *report) finish(h *host) {
 	if h.plugin == nil {
 		return
 	}
-	s := h.plugin.Stats()
-	r.Search = &searchReport{Info: h.plugin.Info(), Calls: s.Calls, Failures: s.Failures, Fallbacks: s.Fallbacks}
-	if s.LastError != nil {
-		r.Search.LastError = s.LastError.Error()
-	}
+	r.Search = &searchReport{h.plugin.Info(), h.plugin.Stats()}
 }
 
 // warn says on a terminal what JSON says in search.fallbacks.
 func (r *report) warn(out io.Writer) {
 	if s := r.Search; s != nil && s.Fallbacks > 0 {
-		fmt.Fprintf(out, "search plugin %s failed: exact search answered %d of %d calls instead; last error: %s\n",
-			s.Info, s.Fallbacks, s.Calls, s.LastError)
+		fmt.Fprintf(out, "search plugin %s failed: exact search answered %d of %d searches instead; last error: %s\n",
+			s.Info, s.Fallbacks, s.Searches, s.LastError)
 	}
 }
 

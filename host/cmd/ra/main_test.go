@@ -1,0 +1,272 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	referencemodel "github.com/retrievalattention/ra/examples/reference-model"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// ra runs a command line in an empty working directory.
+func ra(t *testing.T, env map[string]string, stdin string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	code = run(context.Background(), args, terminal{
+		in: strings.NewReader(stdin), out: &out, err: &err,
+		env: func(k string) (string, bool) { v, ok := env[k]; return v, ok },
+	})
+	return code, out.String(), err.String()
+}
+
+const (
+	text     = "The grass is green. The sky is blue.\nOne of the special magic numbers for stone is: 4829173.\nHere we go. There and back again.\n"
+	question = "What is the special magic number for stone mentioned in the provided text? The special magic number for stone mentioned in the provided text is"
+)
+
+// small makes a static set that does not cover the text.
+var small = []string{"--sink", "4", "--window", "8", "--top-k", "8", "--max-tokens", "3"}
+
+func TestGenerateJSON(t *testing.T) {
+	t.Chdir(t.TempDir())
+	args := append([]string{"generate", "-p", text, "-q", question, "-q", "And then?", "--attention", "retrieval,full,static", "--json"}, small...)
+	code, out, stderr := ra(t, nil, "", args...)
+	if code != exitOK {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	var r struct {
+		report
+		Search *struct {
+			Name, Digest, Runtime string
+			Searches, Fallbacks   int64
+		} `json:"search"`
+	}
+	if err := json.Unmarshal([]byte(out), &r); err != nil {
+		t.Fatalf("%v in %s", err, out)
+	}
+	if len(r.Answers) != 6 || r.GeneratedTokens < 6 || r.PromptTokens < 60 || r.PrefillSeconds <= 0 || r.DecodeSeconds <= 0 || r.PeakRSSBytes < 1<<20 {
+		t.Errorf("%+v", r)
+	}
+	if r.Search == nil || r.Search.Name != "flat" || r.Search.Runtime != "wasm" || !strings.HasPrefix(r.Search.Digest, "sha256:") || r.Search.Searches == 0 || r.Search.Fallbacks != 0 {
+		t.Errorf("search %+v", r.Search)
+	}
+	for i, a := range r.Answers {
+		full := i%3 == 1
+		if full != (a.AttendedShare == 1) || (i%3 == 0) != (a.KeysScoredShare > 0) {
+			t.Errorf("answer %d: %+v", i, a)
+		}
+	}
+	var keys map[string]any
+	if err := json.Unmarshal([]byte(out), &keys); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []string{"text", "prompt_tokens", "generated_tokens", "prefill_seconds", "decode_seconds", "tokens_per_second", "peak_rss_bytes", "attended_share", "keys_scored_share", "search"} {
+		if _, ok := keys[k]; !ok {
+			t.Errorf("the object has no %q", k)
+		}
+	}
+}
+
+// Stdout carries the answers alone, a line each; the text may come by flag,
+// file or stdin, with or without a question.
+func TestGenerateText(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.WriteFile("doc.txt", []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var outs []string
+	for _, c := range []struct {
+		stdin string
+		args  []string
+	}{
+		{"", []string{"-p", text, "-q", question}},
+		{"", []string{"-f", "doc.txt", "-q", question}},
+		{text, []string{"-f", "-", "-q", question}},
+		{text + question + "\n", []string{"-f", "-"}},
+	} {
+		code, out, stderr := ra(t, nil, c.stdin, append(append([]string{"generate"}, c.args...), small...)...)
+		if code != exitOK || strings.Count(out, "\n") != 1 || !strings.Contains(stderr, "prefill") || !strings.Contains(stderr, "retrieval attention: ") {
+			t.Fatalf("%q: exit code %d, stdout %q, stderr %q", c.args, code, out, stderr)
+		}
+		outs = append(outs, out)
+	}
+	for _, o := range outs[1:] {
+		if o != outs[0] {
+			t.Errorf("the same prompt gave %q", outs)
+		}
+	}
+}
+
+// broken returns a copy of the embedded model with one file changed.
+func broken(t *testing.T, file string, change func([]byte) []byte) string {
+	t.Helper()
+	dir := t.TempDir()
+	entries, err := fs.ReadDir(referencemodel.Files, ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		data, err := fs.ReadFile(referencemodel.Files, e.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Name() == file {
+			data = change(data)
+		}
+		if data == nil {
+			continue
+		}
+		if err := os.WriteFile(filepath.Join(dir, e.Name()), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func replace(old, new string) func([]byte) []byte {
+	return func(b []byte) []byte {
+		if !bytes.Contains(b, []byte(old)) {
+			panic("nothing to replace: " + old)
+		}
+		return bytes.Replace(b, []byte(old), []byte(new), 1)
+	}
+}
+
+// Each kind of bad input ends with its exit code and a message that says
+// what is wrong.
+func TestBadInput(t *testing.T) {
+	write := func(name, text string) string {
+		file := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	ask := func(args ...string) []string { return append([]string{"generate", "-p", text, "-q", "q"}, args...) }
+	onModel := func(file string, change func([]byte) []byte) []string {
+		return ask("--model", broken(t, file, change))
+	}
+	for _, c := range []struct {
+		name string
+		env  map[string]string
+		args []string
+		code int
+		want []string
+	}{
+		{"unknown command", nil, []string{"generat"}, exitUsage, []string{"unknown command", "generat"}},
+		{"unknown flag", nil, []string{"generate", "--tok"}, exitUsage, []string{"unknown flag: --tok"}},
+		{"argument", nil, []string{"generate", "x"}, exitUsage, []string{`unknown command "x"`}},
+		{"no prompt", nil, []string{"generate"}, exitUsage, []string{"no prompt; give a file with -f or text with -p"}},
+		{"two prompts", nil, ask("-f", "x"), exitUsage, []string{"-f and -p exclude each other"}},
+		{"unknown mode", nil, ask("--attention", "retrieval,half"), exitUsage, []string{`unknown attention mode "half"; it is one of retrieval, full, static`}},
+		{"mode twice", nil, ask("--attention", "full,full"), exitUsage, []string{"names full twice"}},
+		{"bad value", nil, ask("--window", "0"), exitConfig, []string{"policy.params.window: 0 is below 1"}},
+		{"unknown key", nil, append([]string{"--config", write("c.toml", "version = 1\n\n[search]\nplugn = \"x\"\n")}, ask()...), exitConfig,
+			[]string{`c.toml:4: unknown key "search.plugn"; the nearest known key is "search.plugin"`}},
+		{"no such file", nil, []string{"generate", "-f", "missing.txt"}, exitFailure, []string{"read the prompt", "missing.txt"}},
+		{"empty prompt", nil, []string{"generate", "-f", write("empty.txt", "\n\n")}, exitPrompt, []string{"empty prompt"}},
+		{"empty question", nil, []string{"generate", "-p", text, "-q", ""}, exitPrompt, []string{"empty prompt: question 1"}},
+		{"too long", map[string]string{"RA_MODEL_MAX_CONTEXT": "20"}, ask(), exitPrompt, []string{"prompt too long", "the limit is 20"}},
+		{"over the budget", map[string]string{"RA_MODEL_CPU_MEMORY_MIB": "1"}, ask(), exitPrompt, []string{"memory budget exceeded", "of 1 MiB in use"}},
+		{"limit over the model's", map[string]string{"RA_MODEL_MAX_CONTEXT": "99999999"}, ask(), exitConfig, []string{"99999999 is more than the 139264 positions"}},
+		{"no model", nil, ask("--model", "nowhere"), exitModel, []string{"cannot open the model", "nowhere"}},
+		{"model is a file", nil, ask("--model", write("f", "")), exitModel, []string{"is not a folder"}},
+		{"no config", nil, onModel("config.json", func([]byte) []byte { return nil }), exitModel, []string{"config.json"}},
+		{"unknown architecture", nil, onModel("config.json", replace("LlamaForCausalLM", "MambaForCausalLM")), exitModel, []string{"MambaForCausalLM", "LlamaForCausalLM"}},
+		{"truncated weights", nil, onModel("model.safetensors", func(b []byte) []byte { return b[:len(b)-100] }), exitModel, []string{"model.safetensors"}},
+		{"overlapping tensors", nil, onModel("model.safetensors", overlap), exitModel, []string{"model.safetensors", "overlap"}},
+		{"missing tensor", nil, onModel("model.safetensors", replace(`"model.norm.weight"`, `"model.mron.weight"`)), exitModel, []string{"model.norm.weight"}},
+		{"wrong shape", nil, onModel("config.json", replace(`"intermediate_size": 384`, `"intermediate_size": 380`)), exitModel, []string{"mlp.gate_proj.weight", "[384 192]", "[380 192]"}},
+		{"unknown tokenizer step", nil, onModel("tokenizer.json", replace(`"Split"`, `"Metaspace"`)), exitModel, []string{"tokenizer.json", "Metaspace"}},
+		{"unknown plugin", nil, ask("--search", "flt"), exitPlugin, []string{`"flt"`, `"flat"`}},
+		{"no plugin file", nil, ask("--search", "none.wasm"), exitPlugin, []string{"none.wasm"}},
+		{"not wasm", nil, ask("--search", write("text.wasm", "hello, I am a text file")), exitPlugin, []string{"wasm"}},
+		{"empty module", nil, ask("--search", write("empty.wasm", "\x00asm\x01\x00\x00\x00")), exitPlugin, []string{"ra_abi_v1"}},
+		{"wrong digest", nil, append([]string{"--config", write("c.toml", "version = 1\n[[plugin]]\nname = \"flat\"\nsha256 = \""+strings.Repeat("ab", 32)+"\"\n")}, ask()...), exitPlugin, []string{"sha256"}},
+		{"unknown parameter", nil, append([]string{"--config", write("c.toml", "version = 1\n[search.params]\nbeam = 3\n")}, ask()...), exitPlugin, []string{"beam"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Chdir(t.TempDir())
+			code, out, stderr := ra(t, c.env, "", c.args...)
+			if code != c.code || out != "" {
+				t.Errorf("exit code %d, want %d; stdout %q", code, c.code, out)
+			}
+			for _, w := range c.want {
+				if !strings.Contains(stderr, w) {
+					t.Errorf("stderr %q lacks %q", stderr, w)
+				}
+			}
+			if strings.Contains(stderr, "panic") || strings.Contains(stderr, "goroutine") {
+				t.Errorf("stderr shows a crash: %q", stderr)
+			}
+		})
+	}
+}
+
+// overlap makes the second tensor of a safetensors file begin inside the
+// first, keeping the header's length.
+func overlap(b []byte) []byte {
+	i := bytes.Index(b, []byte(`"data_offsets":[`)) + len(`"data_offsets":[`)
+	first := b[i : i+bytes.IndexByte(b[i:], ']')]
+	end := first[bytes.IndexByte(first, ',')+1:]
+	j := i + len(first)
+	k := j + bytes.Index(b[j:], append([]byte("["), end...)) + 1
+	out := bytes.Clone(b)
+	out[k+len(end)-1] ^= 2
+	return out
+}
+
+func TestInterrupted(t *testing.T) {
+	t.Chdir(t.TempDir())
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	var out, err bytes.Buffer
+	code := run(ctx, []string{"generate", "-p", text, "-q", question}, terminal{strings.NewReader(""), &out, &err, func(string) (string, bool) { return "", false }})
+	if code != exitInterrupted || !strings.Contains(err.String(), "interrupted") {
+		t.Errorf("exit code %d, %s", code, err.String())
+	}
+}
+
+func TestDoctor(t *testing.T) {
+	t.Chdir(t.TempDir())
+	code, out, stderr := ra(t, nil, "", "doctor")
+	for _, w := range []string{"cpu", "gpu", "model", "139264 tokens", "flat", "sha256:"} {
+		if code != exitOK || !strings.Contains(out, w) {
+			t.Errorf("exit code %d, no %q in %s%s", code, w, out, stderr)
+		}
+	}
+	code, out, _ = ra(t, map[string]string{"RA_SEARCH_PLUGIN": "none"}, "", "doctor", "--json")
+	var findings []finding
+	if err := json.Unmarshal([]byte(out), &findings); err != nil || code != exitPlugin {
+		t.Fatalf("exit code %d, %v in %s", code, err, out)
+	}
+	if last := findings[len(findings)-1]; last.OK || last.Mend == "" {
+		t.Errorf("%+v", last)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if code, out, _ := ra(t, nil, "", "config", "check"); code != exitOK || out != "ok: no file: the defaults\n" {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	code, out, _ := ra(t, map[string]string{"RA_POLICY_PARAMS_SINK": "9"}, "", "config", "print")
+	if code != exitOK || !strings.Contains(out, "sink = 9  #") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	if err := os.WriteFile("own.toml", []byte(out), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if code, out, stderr := ra(t, map[string]string{"RA_CONFIG": "own.toml"}, "", "config", "check"); code != exitOK || out != "ok: own.toml\n" {
+		t.Errorf("what print wrote is refused: %d %s%s", code, out, stderr)
+	}
+}
