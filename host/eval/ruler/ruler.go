@@ -104,23 +104,28 @@ func fill(o Options, r *rand.Rand, needles []string) ([]string, error) {
 	if len(source) == 0 {
 		source = []string{noise + "\n"}
 	}
-	total, err := o.Count(strings.Join(needles, " "))
-	if err != nil {
-		return nil, err
-	}
 	var out []string
-	for i := r.IntN(len(source)); total < o.Tokens; i = (i + 1) % len(source) {
-		n, err := o.Count(source[i])
-		if err != nil {
-			return nil, err
+	next := r.IntN(len(source))
+	// Clauses counted one by one may have other tokens than the whole text:
+	// take what seems to be missing until the whole has enough.
+	for {
+		total, err := o.Count(strings.Join(slices.Concat(needles, out), " "))
+		if err != nil || total >= o.Tokens {
+			return out, err
 		}
-		if n == 0 {
-			return nil, errors.New("a clause of the filler has no tokens")
+		for total < o.Tokens {
+			n, err := o.Count(source[next])
+			if err != nil {
+				return nil, err
+			}
+			if n == 0 {
+				return nil, errors.New("a clause of the filler has no tokens")
+			}
+			total += n
+			out = append(out, source[next])
+			next = (next + 1) % len(source)
 		}
-		total += n
-		out = append(out, source[i])
 	}
-	return out, nil
 }
 
 // weave joins the filler with each needle before the clause of its place.
