@@ -49,9 +49,10 @@ func hexSum(b []byte) string {
 }
 
 type goldenIDs struct {
-	Tokenizer string    `json:"tokenizer_sha256"`
-	Strings   string    `json:"strings_sha256"`
-	IDs       [][]int32 `json:"ids"`
+	Tokenizer string          `json:"tokenizer_sha256"`
+	Strings   string          `json:"strings_sha256"`
+	IDs       [][]int32       `json:"ids"`
+	Plain     map[int][]int32 `json:"plain"`
 }
 
 func loadTest(t testing.TB, name string) *Tokenizer {
@@ -101,6 +102,14 @@ func checkGolden(t *testing.T, js []byte, golden, hint string) {
 			if bad++; bad <= 5 {
 				t.Errorf("string %d %q:\ngot  %v\nwant %v", i, text, got, g.IDs[i])
 			}
+		}
+		want, ok := g.Plain[i]
+		if !ok {
+			want = g.IDs[i]
+		}
+		got, err = tok.EncodeWith(text, Options{AddSpecial: true, PlainSpecial: true})
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("string %d %q with special tokens as text: %v\ngot  %v\nwant %v", i, text, err, got, want)
 		}
 		if !lossless {
 			continue

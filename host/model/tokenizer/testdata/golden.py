@@ -15,7 +15,8 @@ Everything is seeded: the same versions give the same bytes. Made with tokenizer
 
 strings.json.gz       1,000 strings
 NAME.tokenizer.json.gz  a tokenizer
-NAME.ids.json.gz      {"tokenizer_sha256", "strings_sha256", "ids"}: the ids of each string, template applied
+NAME.ids.json.gz      {"tokenizer_sha256", "strings_sha256", "ids", "plain"}: the ids of each string, template applied;
+                      and, by the string's number, those that differ where special tokens in the text are plain text
 """
 import argparse
 import gzip
@@ -134,13 +135,17 @@ def save(name, data):
 def golden(tokenizer_json, strings, out):
     t = Tokenizer.from_str(tokenizer_json.decode())
     ids = [e.ids for e in t.encode_batch(strings)]
+    t.encode_special_tokens = True
+    plain = {str(i): e.ids for i, e in enumerate(t.encode_batch(strings)) if e.ids != ids[i]}
+    t.encode_special_tokens = False
     out.write_bytes(gzip.compress(dump({
         "tokenizer_sha256": hashlib.sha256(tokenizer_json).hexdigest(),
         "strings_sha256": hashlib.sha256(dump(strings)).hexdigest(),
         "ids": ids,
+        "plain": plain,
     }), 9, mtime=0))
     lossy = sum(t.decode(i, skip_special_tokens=False) != s for i, s in zip((e.ids for e in t.encode_batch(strings, add_special_tokens=False)), strings))
-    print(f"{out.name}: {sum(map(len, ids))} ids, {lossy} strings do not come back from decode")
+    print(f"{out.name}: {sum(map(len, ids))} ids, {len(plain)} strings with special tokens, {lossy} strings do not come back from decode")
 
 
 def main():
