@@ -99,15 +99,15 @@ func (p *Plugin) instantiate(ctx context.Context) (in *instance, err error) {
 				err = fmt.Errorf("%w: %w", err, alloc.last.err)
 			}
 			in.close()
+			if alloc.last != nil {
+				alloc.last.Free() // of an instantiation that failed half-way
+			}
 		}
 	}()
 	config := wazero.NewModuleConfig().WithName("").WithStartFunctions()
 	in.mod, err = p.rt.InstantiateModule(experimental.WithMemoryAllocator(in.ctx, alloc), p.compiled, config)
 	if err != nil {
-		if in.mem = alloc.last; in.mem != nil {
-			in.mem.Free()
-		}
-		return nil, fmt.Errorf("%w: instantiate: %s", ErrModule, firstLine(err))
+		return in, fmt.Errorf("%w: instantiate: %s", ErrModule, firstLine(err))
 	}
 	in.mem, in.view = alloc.last, in.mod.Memory()
 	if !p.opts.Trusted {

@@ -13,9 +13,16 @@ import (
 var moduleCache wazero.CompilationCache
 
 func TestMain(m *testing.M) {
-	moduleCache = wazero.NewCompilationCache()
+	dir, err := os.MkdirTemp("", "ra-plugin-test")
+	if err == nil {
+		moduleCache, err = wazero.NewCompilationCacheWithDir(dir)
+	}
+	if err != nil {
+		panic(err)
+	}
 	code := m.Run()
 	moduleCache.Close(context.Background())
+	os.RemoveAll(dir)
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
 			os.Stderr.WriteString(err.Error() + "\n")
