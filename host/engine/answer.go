@@ -77,7 +77,7 @@ func (d *Document) Answer(ctx context.Context, o AnswerOptions) (*Answer, error)
 	case o.Sampler == nil:
 		return nil, errors.New("answer needs a sampler")
 	case len(d.tokens)+len(o.Question)+o.MaxTokens > d.engine.o.MaxContext:
-		return nil, d.engine.tooLong(len(d.tokens), len(o.Question), o.MaxTokens)
+		return nil, d.engine.tooLong(len(d.tokens), len(o.Question)+o.MaxTokens)
 	}
 	kvc := d.kvc.Fork()
 	defer kvc.Close()

@@ -257,7 +257,7 @@ func TestStop(t *testing.T) {
 
 func TestRefusals(t *testing.T) {
 	ctx := context.Background()
-	e := testEngine(t, 4, 2, func(o *Options) { o.MaxContext = 120; o.Memory = kv.NewAllocator(2 << 20) })
+	e := testEngine(t, 4, 2, func(o *Options) { o.MaxContext = 120; o.Memory = kv.NewAllocator(4 << 20) })
 	prefill := func(n int) error {
 		d, err := e.Prefill(ctx, randomTokens(1, n), PrefillOptions{Modes: Modes()})
 		if err == nil {
@@ -273,7 +273,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"no tokens", prefill(0), ErrEmptyPrompt, "empty prompt"},
 		{"over the limit", prefill(120), ErrPromptTooLong,
-			"prompt too long: 120 tokens and 1 to generate need 121, the limit is 120; shorten the prompt, lower --max-tokens or raise model.max_context if the model allows it"},
+			"prompt too long: 120 tokens of document and 1 for question and answer are 121, the limit is 120; shorten the prompt, lower generate.max_tokens, or raise model.max_context if the model allows it"},
 		{"fits", prefill(119), nil, ""},
 	} {
 		if !errors.Is(c.err, c.want) || c.err != nil && c.err.Error() != c.text {
@@ -294,7 +294,7 @@ func TestRefusals(t *testing.T) {
 		{func(o *AnswerOptions) { o.Question = nil }, "empty prompt: the question has no tokens"},
 		{func(o *AnswerOptions) { o.MaxTokens = 0 }, "max tokens is 0, must be positive"},
 		{func(o *AnswerOptions) { o.MaxTokens = 20 },
-			"prompt too long: 100 tokens of document and 1 of question and 20 to generate need 121, the limit is 120; shorten the prompt, lower --max-tokens or raise model.max_context if the model allows it"},
+			"prompt too long: 100 tokens of document and 21 for question and answer are 121, the limit is 120; shorten the prompt, lower generate.max_tokens, or raise model.max_context if the model allows it"},
 		{func(o *AnswerOptions) { o.Question = []int32{97} }, "token id 97 is outside the vocabulary of 97"},
 	} {
 		o := ok
@@ -310,6 +310,9 @@ func TestRefusals(t *testing.T) {
 	}
 	if _, err := e.Prefill(cancelled, randomTokens(1, 60), PrefillOptions{Modes: []Mode{Retrieval}}); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled prefill: %v", err)
+	}
+	if _, err := e.Prefill(ctx, randomTokens(1, 60), PrefillOptions{Room: 61}); !errors.Is(err, ErrPromptTooLong) {
+		t.Errorf("no room for the answer: %v", err)
 	}
 	small := testEngine(t, 4, 2, func(o *Options) { o.Memory = kv.NewAllocator(1 << 10) })
 	if _, err := small.Prefill(ctx, randomTokens(1, 60), PrefillOptions{}); !errors.Is(err, kv.ErrBudget) {

@@ -16,6 +16,9 @@ type PrefillOptions struct {
 	// Modes are those that answers will use. The search index is built when
 	// Retrieval is among them.
 	Modes []Mode
+	// Room is how many tokens the longest question and its answer will need:
+	// what would not fit is refused before the work begins.
+	Room int
 	// Progress, when not nil, is told of work done in units of one token
 	// through one layer; Layers x tokens are the whole. Calls come one at a
 	// time.
@@ -48,13 +51,16 @@ func (e *Engine) Prefill(ctx context.Context, tokens []int32, o PrefillOptions) 
 	if len(tokens) == 0 {
 		return nil, ErrEmptyPrompt
 	}
-	if len(tokens) >= e.o.MaxContext {
-		return nil, e.tooLong(len(tokens), 0, 1)
+	if room := max(o.Room, 1); len(tokens)+room > e.o.MaxContext {
+		return nil, e.tooLong(len(tokens), room)
 	}
 	spec := e.o.Model.Spec()
 	kvc, err := kv.NewContext(spec.Geometry(e.o.DType), len(tokens), e.o.Memory)
 	if err != nil {
 		return nil, err
+	}
+	if err := kvc.CheckFork(o.Room); err != nil {
+		return nil, errors.Join(err, kvc.Close())
 	}
 	d := &Document{engine: e, kvc: kvc, views: map[Mode]*kv.View{}, tokens: slices.Clone(tokens)}
 	start := time.Now()
@@ -100,8 +106,8 @@ func (d *Document) prefill(ctx context.Context, o PrefillOptions) error {
 			queries = make([]float32, n*spec.Heads*spec.HeadDim)
 		}
 		err := e.o.Model.Prefill(ctx, stream, l, 0, d.kvc, queries, o.Progress)
-		if e := <-building; err == nil {
-			err = e
+		if err := <-building; err != nil {
+			return fmt.Errorf("build the search index: %w", err)
 		}
 		if err != nil {
 			return fmt.Errorf("prefill layer %d: %w", l, err)
@@ -121,13 +127,9 @@ func (d *Document) prefill(ctx context.Context, o PrefillOptions) error {
 	return nil
 }
 
-// tooLong is the error for a prompt of document and question tokens that
-// leaves no room for answer tokens.
-func (e *Engine) tooLong(document, question, answer int) error {
-	what := fmt.Sprintf("%d tokens", document)
-	if question > 0 {
-		what = fmt.Sprintf("%d tokens of document and %d of question", document, question)
-	}
-	return fmt.Errorf("%w: %s and %d to generate need %d, the limit is %d; shorten the prompt, lower --max-tokens or raise model.max_context if the model allows it",
-		ErrPromptTooLong, what, answer, document+question+answer, e.o.MaxContext)
+// tooLong is the error for a document that leaves less than room tokens for
+// question and answer.
+func (e *Engine) tooLong(document, room int) error {
+	return fmt.Errorf("%w: %d tokens of document and %d for question and answer are %d, the limit is %d; shorten the prompt, lower generate.max_tokens, or raise model.max_context if the model allows it",
+		ErrPromptTooLong, document, room, document+room, e.o.MaxContext)
 }

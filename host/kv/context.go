@@ -78,18 +78,40 @@ func (c *Context) Reserve(n int) error {
 		return nil
 	}
 	capacity := max(need, minSegment)
-	heads := int64(c.geo.Layers * c.geo.KVHeads)
-	per := c.headBytes(capacity)
-	if per > math.MaxInt64/2/heads {
-		return fmt.Errorf("%w: %d tokens do not fit the address space", ErrBudget, n)
+	size, err := c.segmentBytes(capacity)
+	if err != nil {
+		return err
 	}
-	r, err := c.mem.alloc(2 * heads * per)
+	r, err := c.mem.alloc(size)
 	if err != nil {
 		return err
 	}
 	grown := append(append([]segment(nil), segs...), segment{end, end + capacity, capacity, r})
 	c.segs.Store(&grown)
 	return nil
+}
+
+// CheckFork reports whether a fork could reserve n tokens at the moment; the
+// error says what is missing.
+func (c *Context) CheckFork(n int) error {
+	size, err := c.segmentBytes(max(n, minSegment))
+	if err != nil {
+		return err
+	}
+	if used := c.mem.Used(); c.mem.budget > 0 && used+size > c.mem.budget {
+		return c.mem.over(size, used)
+	}
+	return nil
+}
+
+// segmentBytes is the memory of a segment.
+func (c *Context) segmentBytes(capacity int) (int64, error) {
+	heads := int64(c.geo.Layers * c.geo.KVHeads)
+	per := c.headBytes(capacity)
+	if per > math.MaxInt64/4/heads {
+		return 0, fmt.Errorf("%w: %d tokens do not fit the address space", ErrBudget, capacity)
+	}
+	return 2 * heads * per, nil
 }
 
 // headBytes is the size of the key rows (or value rows) of one head.

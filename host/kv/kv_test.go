@@ -137,6 +137,12 @@ func TestBudget(t *testing.T) {
 	if err.Error() != want {
 		t.Errorf("error text\n%s\nwant\n%s", err, want)
 	}
+	if err := c.CheckFork(1500); err != nil {
+		t.Error(err)
+	}
+	if err := c.CheckFork(3000); err == nil || err.Error() != want {
+		t.Errorf("CheckFork: %v, want %s", err, want)
+	}
 	if mem.Used() != 4<<20 {
 		t.Errorf("used %d bytes after a refusal", mem.Used())
 	}

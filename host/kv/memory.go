@@ -41,8 +41,7 @@ type region struct {
 func (a *Allocator) alloc(n int64) (*region, error) {
 	if used := a.used.Add(n); a.budget > 0 && used > a.budget {
 		a.used.Add(-n)
-		return nil, fmt.Errorf("%w: %d MiB more needed, %d of %d MiB in use; raise model.cpu_memory_mib or shorten the prompt",
-			ErrBudget, mib(n), mib(used-n), mib(a.budget))
+		return nil, a.over(n, used-n)
 	}
 	data, err := unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err != nil {
@@ -52,6 +51,11 @@ func (a *Allocator) alloc(n int64) (*region, error) {
 	r := &region{data: data, owner: a}
 	r.refs.Store(1)
 	return r, nil
+}
+
+func (a *Allocator) over(n, used int64) error {
+	return fmt.Errorf("%w: %d MiB more needed, %d of %d MiB in use; raise model.cpu_memory_mib or shorten the prompt",
+		ErrBudget, mib(n), mib(used), mib(a.budget))
 }
 
 func mib(n int64) int64 { return (n + 1<<20 - 1) >> 20 }

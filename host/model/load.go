@@ -71,7 +71,7 @@ func read(fsys fs.FS, weights func() (*safetensors.Set, error)) (*Model, error) 
 		return nil, err
 	}
 	if m.Tokenizer, err = tokenizer.Load(tok); err != nil {
-		return nil, fmt.Errorf("tokenizer.json: %w", err)
+		return nil, err
 	}
 	if n := m.Tokenizer.VocabSize(); n > m.Config.VocabSize {
 		return nil, fmt.Errorf("%w: the tokenizer has %d tokens, the model %d", ErrConfig, n, m.Config.VocabSize)

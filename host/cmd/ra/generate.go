@@ -96,8 +96,12 @@ func (r *generate) run(c *cobra.Command, _ []string) (err error) {
 	if err != nil {
 		return err
 	}
+	room := 0
+	for _, q := range questions {
+		room = max(room, len(q)+cfg.Generate.MaxTokens)
+	}
 	bar := newProgress(r.err, fmt.Sprintf("prefill %d tokens", len(document)), len(document)*h.model.Config.Layers)
-	doc, err := h.engine.Prefill(ctx, document, engine.PrefillOptions{Modes: modes, Progress: bar.add})
+	doc, err := h.engine.Prefill(ctx, document, engine.PrefillOptions{Modes: modes, Room: room, Progress: bar.add})
 	bar.close()
 	if err != nil {
 		return err
