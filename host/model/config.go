@@ -46,15 +46,6 @@ type RoPE struct {
 	OriginalMaxPosition           int
 }
 
-// Generation is what generation_config.json recommends for sampling; a missing file or field has
-// the default of Hugging Face transformers.
-type Generation struct {
-	DoSample    bool    // default false: greedy
-	Temperature float64 // default 1
-	TopK        int     // default 50; 0 (also null in the file) is no limit
-	TopP        float64 // default 1, which is no limit
-}
-
 // Config describes a decoder of the Llama family: RMSNorm before attention and MLP, rotary
 // positions, grouped-query attention without bias, SwiGLU. It is read-only after ParseConfig.
 type Config struct {
@@ -76,8 +67,7 @@ type Config struct {
 	BOSTokenID  int32   // -1 if there is none
 	EOSTokenIDs []int32 // ends of text, ascending; may be empty
 
-	DType      string // element type of the weights as the file names it, "" if it does not
-	Generation Generation
+	DType string // element type of the weights as the file names it, "" if it does not
 }
 
 // Group is the number of query heads that share a KV head.
@@ -134,7 +124,8 @@ const (
 )
 
 // ParseConfig reads config.json and, where generation is not nil, generation_config.json, both as
-// transformers 4 and 5 write them. Fields that do not change the computation are ignored. Errors
+// transformers 4 and 5 write them. Of the latter only the special tokens count: how answers are
+// sampled is the configuration's to say. Fields that do not change the computation are ignored. Errors
 // name file and field, and wrap ErrConfig or ErrUnsupported.
 func ParseConfig(config, generation []byte) (*Config, error) {
 	o, err := parseObject("config.json", config)
@@ -199,7 +190,6 @@ func ParseConfig(config, generation []byte) (*Config, error) {
 	if o.err != nil {
 		return nil, o.err
 	}
-	c.Generation = Generation{Temperature: 1, TopK: 50, TopP: 1}
 	if generation != nil {
 		g, err := parseObject("generation_config.json", generation)
 		if err != nil {
@@ -210,7 +200,6 @@ func ParseConfig(config, generation []byte) (*Config, error) {
 		if g.has("eos_token_id") {
 			c.EOSTokenIDs = g.ids("eos_token_id", nil, c.VocabSize)
 		}
-		c.Generation = g.generation()
 		if g.err != nil {
 			return nil, g.err
 		}
@@ -506,30 +495,4 @@ func (o *object) ids(field string, def []int32, vocab int) []int32 {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
-}
-
-func (o *object) generation() Generation {
-	g := Generation{
-		DoSample:    o.boolean("do_sample", false),
-		Temperature: o.number("temperature", 1),
-		TopP:        o.number("top_p", 1),
-		TopK:        50,
-	}
-	if o.err == nil && !(g.Temperature >= 0) {
-		o.fail("temperature", ErrConfig, "%v: must not be negative", g.Temperature)
-	}
-	if o.err == nil && !(g.TopP > 0 && g.TopP <= 1) {
-		o.fail("top_p", ErrConfig, "%v: must be above 0 and at most 1", g.TopP)
-	}
-	if raw, ok := o.fields["top_k"]; ok && o.err == nil {
-		g.TopK = 0
-		if string(raw) != "null" {
-			v, err := strconv.Atoi(string(raw))
-			if err != nil || v < 0 {
-				o.fail("top_k", ErrConfig, "must be a whole number of at least 0, found %s", clip(raw))
-			}
-			g.TopK = v
-		}
-	}
-	return g
 }

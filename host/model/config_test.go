@@ -42,7 +42,7 @@ func baseline() Config {
 	return Config{
 		Architecture: "LlamaForCausalLM", VocabSize: 128256, HiddenSize: 4096, IntermediateSize: 14336, Layers: 32, Heads: 32, KVHeads: 8, HeadDim: 128,
 		MaxPosition: 131072, RMSNormEps: 1e-5, RoPE: RoPE{Kind: RoPEDefault, Theta: 500000, Factor: 1}, BOSTokenID: 128000, EOSTokenIDs: []int32{128001},
-		DType: "bfloat16", Generation: Generation{Temperature: 1, TopK: 50, TopP: 1},
+		DType: "bfloat16",
 	}
 }
 
@@ -77,10 +77,8 @@ func TestParseConfig(t *testing.T) {
 		{"eos list", map[string]string{"eos_token_id": "[128009,128001,128009]"}, "", func(c *Config) { c.EOSTokenIDs = []int32{128001, 128009} }},
 		{"generation_config wins", map[string]string{"eos_token_id": "128009"}, `{"bos_token_id":5,"eos_token_id":[128008,128001],"do_sample":true,"temperature":0.6,"top_p":0.9,"_from_model_config":true}`, func(c *Config) {
 			c.BOSTokenID, c.EOSTokenIDs = 5, []int32{128001, 128008}
-			c.Generation = Generation{DoSample: true, Temperature: 0.6, TopK: 50, TopP: 0.9}
 		}},
-		{"generation_config is silent", nil, `{"eos_token_id":null,"top_k":null}`, func(c *Config) { c.Generation.TopK = 0 }},
-		{"top_k", nil, `{"top_k":7}`, func(c *Config) { c.Generation.TopK = 7 }},
+		{"generation_config is silent", nil, `{"eos_token_id":null,"top_k":null}`, func(*Config) {}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -170,9 +168,6 @@ func TestParseConfigErrors(t *testing.T) {
 		{mistral(""), nil, `config.json: sliding_window: is missing, which means 4096; sliding windows are not supported: only null is (unsupported model)`},
 		{llama(t, nil), []byte(`{`), `generation_config.json: byte 1: the JSON ends too early; download it again (invalid model config)`},
 		{llama(t, nil), []byte(`{"eos_token_id":-1}`), `generation_config.json: eos_token_id: -1 is not a token id of a vocabulary of 128256 (invalid model config)`},
-		{llama(t, nil), []byte(`{"temperature":-1}`), `generation_config.json: temperature: -1: must not be negative (invalid model config)`},
-		{llama(t, nil), []byte(`{"top_p":0}`), `generation_config.json: top_p: 0: must be above 0 and at most 1 (invalid model config)`},
-		{llama(t, nil), []byte(`{"top_k":1.5}`), `generation_config.json: top_k: must be a whole number of at least 0, found 1.5 (invalid model config)`},
 	}
 	for _, tt := range whole {
 		if _, err := ParseConfig(tt.config, tt.generation); err == nil || err.Error() != tt.want {
