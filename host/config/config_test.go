@@ -36,14 +36,13 @@ func TestGolden(t *testing.T) {
 			if err := os.WriteFile(file, []byte(input), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			env := map[string]string{}
+			var environ []string
 			for _, line := range strings.Split(input, "\n") {
 				if kv, ok := strings.CutPrefix(line, "# env: "); ok {
-					k, v, _ := strings.Cut(kv, "=")
-					env[k] = v
+					environ = append(environ, kv)
 				}
 			}
-			r, err := Load(Source{File: file, Env: func(k string) (string, bool) { v, ok := env[k]; return v, ok }})
+			r, err := Load(Source{File: file, Environ: environ})
 			var got string
 			if err != nil {
 				if !errors.Is(err, ErrInvalid) {
@@ -52,6 +51,9 @@ func TestGolden(t *testing.T) {
 				got = "error: " + err.Error() + "\n"
 			} else {
 				got = r.Print()
+				for _, note := range r.Ignored {
+					got += "note: " + note + "\n"
+				}
 			}
 			got = strings.ReplaceAll(got, dir+string(filepath.Separator), "")
 			if *update {
@@ -110,9 +112,8 @@ func TestPrecedence(t *testing.T) {
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	env := map[string]string{"RA_POLICY_PARAMS_WINDOW": "2", "RA_ATTENTION_BUDGET_TOP_K": "2"}
 	r, err := Load(Source{
-		File: file, Env: func(k string) (string, bool) { v, ok := env[k]; return v, ok },
+		File: file, Environ: []string{"HOME=/", "RA_POLICY_PARAMS_WINDOW=2", "RA_ATTENTION_BUDGET_TOP_K=2"},
 		Flags: map[string]string{"attention.budget.top_k": "3"},
 	})
 	if err != nil {

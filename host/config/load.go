@@ -36,9 +36,8 @@ type Source struct {
 	// File is the configuration file. Empty means [FileName] in the working
 	// directory, if it is there.
 	File string
-	// Env looks up an environment variable, as os.LookupEnv does; nil for
-	// none.
-	Env func(name string) (string, bool)
+	// Environ is the environment, in the form of os.Environ.
+	Environ []string
 	// Flags maps key paths ("search.plugin") to values in the spelling of
 	// the environment.
 	Flags map[string]string
@@ -47,7 +46,10 @@ type Source struct {
 // Resolved is a valid configuration and where each value came from.
 type Resolved struct {
 	Config
-	File    string            // the file that was read, empty for none
+	File string // the file that was read, empty for none
+	// Ignored says of each environment variable that begins with RA_ but
+	// sets no key which one may have been meant.
+	Ignored []string
 	origins map[string]Origin // by key path; absent means default
 }
 
@@ -76,14 +78,10 @@ func Load(s Source) (*Resolved, error) {
 	case named || !errors.Is(err, fs.ErrNotExist):
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
+	if err := r.setEnv(s.Environ); err != nil {
+		return nil, err
+	}
 	for _, f := range r.fields() {
-		if s.Env != nil {
-			if v, ok := s.Env(envName(f.key)); ok {
-				if err := r.set(f, v, FromEnv); err != nil {
-					return nil, fmt.Errorf("%w: environment variable %s: %w", ErrInvalid, envName(f.key), err)
-				}
-			}
-		}
 		if v, ok := s.Flags[f.key]; ok {
 			if err := r.set(f, v, FromFlag); err != nil {
 				return nil, fmt.Errorf("%w: flag for %s: %w", ErrInvalid, f.key, err)
@@ -238,14 +236,34 @@ func envName(key string) string {
 	return "RA_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 }
 
-// EnvNames returns the names of all environment variables that set a key.
-func EnvNames() []string {
-	r := Resolved{Config: Default()}
-	var names []string
+// FileEnv is the environment variable that names the configuration file.
+const FileEnv = "RA_CONFIG"
+
+// setEnv applies the environment.
+func (r *Resolved) setEnv(environ []string) error {
+	fields := map[string]field{}
+	names := []string{FileEnv}
 	for _, f := range r.fields() {
+		fields[envName(f.key)] = f
 		names = append(names, envName(f.key))
 	}
-	return names
+	for _, e := range environ {
+		name, value, _ := strings.Cut(e, "=")
+		f, known := fields[name]
+		switch {
+		case known:
+			if err := r.set(f, value, FromEnv); err != nil {
+				return fmt.Errorf("%w: environment variable %s: %w", ErrInvalid, name, err)
+			}
+		case strings.HasPrefix(name, "RA_") && name != FileEnv:
+			note := fmt.Sprintf("environment variable %s sets no key", name)
+			if near := nearest(name, names); near != "" {
+				note += "; the nearest that does is " + near
+			}
+			r.Ignored = append(r.Ignored, note)
+		}
+	}
+	return nil
 }
 
 // keyLine returns the line on which a key is written, or the line of the

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -21,7 +22,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	code := run(ctx, os.Args[1:], terminal{os.Stdin, os.Stdout, os.Stderr, os.LookupEnv})
+	code := run(ctx, os.Args[1:], terminal{os.Stdin, os.Stdout, os.Stderr, os.Environ()})
 	stop()
 	os.Exit(code)
 }
@@ -30,7 +31,7 @@ func main() {
 type terminal struct {
 	in       io.Reader
 	out, err io.Writer
-	env      func(string) (string, bool)
+	environ  []string
 }
 
 // run executes one command line and returns its exit code.
@@ -104,10 +105,19 @@ type globals struct {
 // load resolves the configuration; flags maps key paths to values.
 func (g *globals) load(flags map[string]string) (*config.Resolved, error) {
 	file := g.file
-	if v, ok := g.env("RA_CONFIG"); ok && file == "" {
-		file = v
+	for _, e := range g.environ {
+		if v, ok := strings.CutPrefix(e, config.FileEnv+"="); ok && file == "" {
+			file = v
+		}
 	}
-	return config.Load(config.Source{File: file, Env: g.env, Flags: flags})
+	r, err := config.Load(config.Source{File: file, Environ: g.environ, Flags: flags})
+	if err != nil {
+		return nil, err
+	}
+	for _, note := range r.Ignored {
+		g.logger().Warn(note)
+	}
+	return r, nil
 }
 
 // logger writes to stderr.

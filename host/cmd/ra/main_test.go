@@ -18,12 +18,12 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // ra runs a command line in an empty working directory.
-func ra(t *testing.T, env map[string]string, stdin string, args ...string) (code int, stdout, stderr string) {
+func ra(t *testing.T, env []string, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, err bytes.Buffer
 	code = run(context.Background(), args, terminal{
 		in: strings.NewReader(stdin), out: &out, err: &err,
-		env: func(k string) (string, bool) { v, ok := env[k]; return v, ok },
+		environ: env,
 	})
 	return code, out.String(), err.String()
 }
@@ -157,7 +157,7 @@ func TestBadInput(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name string
-		env  map[string]string
+		env  []string
 		args []string
 		code int
 		want []string
@@ -175,9 +175,9 @@ func TestBadInput(t *testing.T) {
 		{"no such file", nil, []string{"generate", "-f", "missing.txt"}, exitFailure, []string{"read the prompt", "missing.txt"}},
 		{"empty prompt", nil, []string{"generate", "-f", write("empty.txt", "\n\n")}, exitPrompt, []string{"empty prompt"}},
 		{"empty question", nil, []string{"generate", "-p", text, "-q", ""}, exitPrompt, []string{"empty prompt: question 1"}},
-		{"too long", map[string]string{"RA_MODEL_MAX_CONTEXT": "20"}, ask(), exitPrompt, []string{"prompt too long", "the limit is 20"}},
-		{"over the budget", map[string]string{"RA_MODEL_CPU_MEMORY_MIB": "1"}, ask(), exitPrompt, []string{"memory budget exceeded", "of 1 MiB in use"}},
-		{"limit over the model's", map[string]string{"RA_MODEL_MAX_CONTEXT": "99999999"}, ask(), exitConfig, []string{"99999999 is more than the 139264 positions"}},
+		{"too long", []string{"RA_MODEL_MAX_CONTEXT=20"}, ask(), exitPrompt, []string{"prompt too long", "the limit is 20"}},
+		{"over the budget", []string{"RA_MODEL_CPU_MEMORY_MIB=1"}, ask(), exitPrompt, []string{"memory budget exceeded", "of 1 MiB in use"}},
+		{"limit over the model's", []string{"RA_MODEL_MAX_CONTEXT=99999999"}, ask(), exitConfig, []string{"99999999 is more than the 139264 positions"}},
 		{"no model", nil, ask("--model", "nowhere"), exitModel, []string{"cannot open the model", "nowhere"}},
 		{"model is a file", nil, ask("--model", write("f", "")), exitModel, []string{"is not a folder"}},
 		{"no config", nil, onModel("config.json", func([]byte) []byte { return nil }), exitModel, []string{"config.json"}},
@@ -230,7 +230,7 @@ func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	var out, err bytes.Buffer
-	code := run(ctx, []string{"generate", "-p", text, "-q", question}, terminal{strings.NewReader(""), &out, &err, func(string) (string, bool) { return "", false }})
+	code := run(ctx, []string{"generate", "-p", text, "-q", question}, terminal{strings.NewReader(""), &out, &err, nil})
 	if code != exitInterrupted || !strings.Contains(err.String(), "interrupted") {
 		t.Errorf("exit code %d, %s", code, err.String())
 	}
@@ -244,7 +244,7 @@ func TestDoctor(t *testing.T) {
 			t.Errorf("exit code %d, no %q in %s%s", code, w, out, stderr)
 		}
 	}
-	code, out, _ = ra(t, map[string]string{"RA_SEARCH_PLUGIN": "none"}, "", "doctor", "--json")
+	code, out, _ = ra(t, []string{"RA_SEARCH_PLUGIN=none"}, "", "doctor", "--json")
 	var findings []finding
 	if err := json.Unmarshal([]byte(out), &findings); err != nil || code != exitPlugin {
 		t.Fatalf("exit code %d, %v in %s", code, err, out)
@@ -256,17 +256,20 @@ func TestDoctor(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	t.Chdir(t.TempDir())
+	if code, out, stderr := ra(t, []string{"RA_SERCH_PLUGIN=x"}, "", "config", "check"); code != exitOK || out == "" || !strings.Contains(stderr, "RA_SERCH_PLUGIN sets no key; the nearest that does is RA_SEARCH_PLUGIN") {
+		t.Errorf("an unknown variable: exit code %d: %s", code, stderr)
+	}
 	if code, out, _ := ra(t, nil, "", "config", "check"); code != exitOK || out != "ok: no file: the defaults\n" {
 		t.Errorf("exit code %d: %s", code, out)
 	}
-	code, out, _ := ra(t, map[string]string{"RA_POLICY_PARAMS_SINK": "9"}, "", "config", "print")
+	code, out, _ := ra(t, []string{"RA_POLICY_PARAMS_SINK=9"}, "", "config", "print")
 	if code != exitOK || !strings.Contains(out, "sink = 9  #") {
 		t.Errorf("exit code %d: %s", code, out)
 	}
 	if err := os.WriteFile("own.toml", []byte(out), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, out, stderr := ra(t, map[string]string{"RA_CONFIG": "own.toml"}, "", "config", "check"); code != exitOK || out != "ok: own.toml\n" {
+	if code, out, stderr := ra(t, []string{"RA_CONFIG=own.toml"}, "", "config", "check"); code != exitOK || out != "ok: own.toml\n" {
 		t.Errorf("what print wrote is refused: %d %s%s", code, out, stderr)
 	}
 }
