@@ -70,12 +70,6 @@ type Config struct {
 	DType string // element type of the weights as the file names it, "" if it does not
 }
 
-// Group is the number of query heads that share a KV head.
-func (c *Config) Group() int { return c.Heads / c.KVHeads }
-
-// AttentionFactor scales cos and sin of the rotary embedding. It is 1 for every supported kind.
-func (c *Config) AttentionFactor() float32 { return 1 }
-
 // InvFreq gives the rotary frequencies in radians per position, HeadDim/2 of them, the highest
 // first. Each operation is rounded to float32 in the order in which transformers does it, since
 // at position 100,000 a difference of one unit in the last place is seen in the angle.

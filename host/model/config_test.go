@@ -95,9 +95,6 @@ func TestParseConfig(t *testing.T) {
 			if !reflect.DeepEqual(*got, want) {
 				t.Errorf("got  %+v\nwant %+v", *got, want)
 			}
-			if got.Group() != want.Heads/want.KVHeads || got.AttentionFactor() != 1 {
-				t.Errorf("group %d, attention factor %v", got.Group(), got.AttentionFactor())
-			}
 		})
 	}
 }
