@@ -137,13 +137,14 @@ func (in *instance) wasiClockTime(a args) int {
 	return wasiOK
 }
 
-// wasiRandom gives every call the same numbers, whichever instance runs it.
+// wasiRandom gives every call of a layer the same numbers, whichever instance
+// runs it and whatever its share of the heads.
 func (in *instance) wasiRandom(a args) int {
 	b := in.bytes("buf", a.u32(0), uint64(a.u32(1)))
 	if c := &in.call; !c.randomOK {
 		c.randomOK = true
 		var seed [32]byte
-		for i, v := range []uint64{in.p.opts.Seed, uint64(c.scope), uint64(c.layer), uint64(c.firstKVHead)} {
+		for i, v := range []uint64{in.p.opts.Seed, uint64(c.scope), uint64(c.layer)} {
 			binary.LittleEndian.PutUint64(seed[8*i:], v)
 		}
 		if in.random == nil {

@@ -1,0 +1,240 @@
+//go:build !wasip1
+
+// Package ratest runs a search plugin natively, against keys in Go slices, so
+// that its logic is tested without WebAssembly.
+package ratest
+
+import (
+	"fmt"
+	"slices"
+
+	abi "github.com/retrievalattention/ra/sdk/abi/v1"
+	ra "github.com/retrievalattention/ra/sdk/go"
+)
+
+// Store is one sequence in one layer.
+type Store struct {
+	HeadDim int
+	Keys    [][]float32 // a KV head: [tokens][HeadDim]
+	Values  [][]float32 // like Keys; nil when the plugin does not read them
+	Indexed []ra.Range  // ascending and apart
+}
+
+// Call is a search over one store, of one layer.
+type Call struct {
+	Store   *Store
+	Layer   int
+	Tokens  int
+	Heads   int
+	Queries []float32 // [Tokens][Heads][HeadDim]
+	TopK    int
+}
+
+// Hits are what a plugin emitted for a query. Bias has one entry an id.
+type Hits struct {
+	IDs  []uint32
+	Bias []float32
+}
+
+// Answer is a plugin's answer: hits by query (token*heads + head), and the
+// pairs of query and key that it had scored.
+type Answer struct {
+	Hits       []Hits
+	KeysScored int
+	Log        []string
+}
+
+// Search runs one search. It panics where the real host would trap, and
+// returns what the plugin returned. It checks answers as the host does.
+// Searches must not run in parallel.
+func Search(p ra.Search, c *Call) (*Answer, error) {
+	h := &host{call: c, answer: &Answer{Hits: make([]Hits, c.Tokens*c.Heads)}}
+	defer ra.Attach(h)()
+	if err := p.Search(ra.BeginCall(c.Layer)); err != nil {
+		return nil, err
+	}
+	for i, hits := range h.answer.Hits {
+		if err := h.check(hits); err != nil {
+			return nil, fmt.Errorf("query %d: %w", i, err)
+		}
+	}
+	return h.answer, nil
+}
+
+type host struct {
+	call   *Call
+	answer *Answer
+}
+
+func (h *host) check(hits Hits) error {
+	if len(hits.IDs) > h.call.TopK {
+		return fmt.Errorf("%d hits, at most %d were asked for", len(hits.IDs), h.call.TopK)
+	}
+	seen := map[uint32]bool{}
+	for j, id := range hits.IDs {
+		b := hits.Bias[j]
+		switch {
+		case seen[id]:
+			return fmt.Errorf("id %d twice", id)
+		case !slices.ContainsFunc(h.call.Store.Indexed, func(r ra.Range) bool { return r.Lo <= id && id < r.Hi }):
+			return fmt.Errorf("id %d is not indexed", id)
+		case b-b != 0:
+			return fmt.Errorf("the bias of id %d is %v", id, b)
+		}
+		seen[id] = true
+	}
+	return nil
+}
+
+func (h *host) kvHeads() int { return len(h.call.Store.Keys) }
+func (h *host) group() int   { return h.call.Heads / h.kvHeads() }
+func (h *host) tokens(kvHead int) int {
+	return len(h.call.Store.Keys[kvHead]) / h.call.Store.HeadDim
+}
+
+// query resolves the j-th query behind q in its KV head's order.
+func (h *host) query(q ra.Query, j uint32) (index, kvHead int, vector []float32) {
+	if q>>abi.QueryTagShift != abi.QueryOfCall || int(q) >= len(h.answer.Hits) {
+		panic(fmt.Sprintf("ratest: query %#x of a call of %d", uint32(q), len(h.answer.Hits)))
+	}
+	token, head, g := int(q)/h.call.Heads, int(q)%h.call.Heads, h.group()
+	kvHead = head / g
+	at := token*g + head%g + int(j)
+	if at >= h.call.Tokens*g {
+		panic("ratest: more queries than the KV head has")
+	}
+	index = at/g*h.call.Heads + kvHead*g + at%g
+	d := h.call.Store.HeadDim
+	return index, kvHead, h.call.Queries[index*d : (index+1)*d]
+}
+
+func (h *host) score(vector []float32, kvHead int, id uint32) float32 {
+	h.answer.KeysScored++
+	var s float32
+	for i, v := range h.row(h.call.Store.Keys, kvHead, id) {
+		s += v * vector[i]
+	}
+	return s
+}
+
+func (h *host) row(rows [][]float32, kvHead int, id uint32) []float32 {
+	d := h.call.Store.HeadDim
+	return rows[kvHead][int(id)*d : (int(id)+1)*d]
+}
+
+// Log implements ra.Host, as do the following.
+func (h *host) Log(_ uint32, text string) { h.answer.Log = append(h.answer.Log, text) }
+
+// StoreInfo describes the store.
+func (h *host) StoreInfo(_, kvHead uint32, buf []uint32) {
+	indexed := uint32(0)
+	for _, r := range h.call.Store.Indexed {
+		indexed += r.Hi - r.Lo
+	}
+	copy(buf, []uint32{
+		abi.StoreTokens: uint32(h.tokens(int(kvHead))), abi.StoreIndexed: indexed, abi.StoreRanges: uint32(len(h.call.Store.Indexed)),
+		abi.StoreHeadDim: uint32(h.call.Store.HeadDim), abi.StoreLayers: uint32(h.call.Layer + 1), abi.StoreKVHeads: uint32(h.kvHeads()),
+	})
+}
+
+// IndexedRanges copies the ranges.
+func (h *host) IndexedRanges(_, _ uint32, buf []ra.Range) uint32 {
+	copy(buf, h.call.Store.Indexed)
+	return uint32(8 * len(h.call.Store.Indexed))
+}
+
+// ReadVectors copies keys or values.
+func (h *host) ReadVectors(what, _, kvHead uint32, ids []uint32, out []float32) {
+	rows := h.call.Store.Keys
+	if what == abi.VectorValue {
+		rows = h.call.Store.Values
+	}
+	for i, id := range ids {
+		copy(out[i*h.call.Store.HeadDim:], h.row(rows, int(kvHead), id))
+	}
+}
+
+// QueriesInfo describes the call.
+func (h *host) QueriesInfo(buf []uint32) {
+	copy(buf, []uint32{
+		abi.QueriesSequences: 1, abi.QueriesTokens: uint32(h.call.Tokens), abi.QueriesHeads: uint32(h.call.Heads),
+		abi.QueriesFirstKVHead: 0, abi.QueriesKVHeads: uint32(h.kvHeads()), abi.QueriesGroup: uint32(h.group()),
+		abi.QueriesHeadDim: uint32(h.call.Store.HeadDim), abi.QueriesTopK: uint32(h.call.TopK),
+	})
+}
+
+// ReadQueries copies query vectors.
+func (h *host) ReadQueries(q ra.Query, n uint32, out []float32) {
+	for j := range n {
+		_, _, v := h.query(q, j)
+		copy(out[int(j)*len(v):], v)
+	}
+}
+
+// Score scores a list.
+func (h *host) Score(q ra.Query, n uint32, ids []uint32, out []float32) {
+	for j := range n {
+		_, kvHead, v := h.query(q, j)
+		for i, id := range ids {
+			out[int(j)*len(ids)+i] = h.score(v, kvHead, id)
+		}
+	}
+}
+
+// ScoreRange scores a range.
+func (h *host) ScoreRange(q ra.Query, n, lo, hi uint32, out []float32) {
+	for j := range n {
+		_, kvHead, v := h.query(q, j)
+		for id := lo; id < hi; id++ {
+			out[j*(hi-lo)+id-lo] = h.score(v, kvHead, id)
+		}
+	}
+}
+
+// TopKRange scans.
+func (h *host) TopKRange(q ra.Query, n, lo, hi, k uint32, ids []uint32, scores []float32, counts []uint32) uint32 {
+	scanned := uint32(0)
+	for j := range n {
+		_, kvHead, v := h.query(q, j)
+		type hit struct {
+			id    uint32
+			score float32
+		}
+		var hits []hit
+		for _, r := range h.call.Store.Indexed {
+			for id := max(r.Lo, lo); id < min(r.Hi, hi); id++ {
+				hits = append(hits, hit{id, h.score(v, kvHead, id)})
+			}
+		}
+		scanned = uint32(len(hits))
+		slices.SortStableFunc(hits, func(a, b hit) int {
+			switch {
+			case a.score > b.score || b.score != b.score && a.score == a.score:
+				return -1
+			case a.score < b.score || a.score != a.score && b.score == b.score:
+				return 1
+			}
+			return 0
+		})
+		hits = hits[:min(len(hits), int(k))]
+		counts[j] = uint32(len(hits))
+		for i, hit := range hits {
+			ids[int(j*k)+i] = hit.id
+			if scores != nil {
+				scores[int(j*k)+i] = hit.score
+			}
+		}
+	}
+	return scanned
+}
+
+// Emit collects hits.
+func (h *host) Emit(q ra.Query, ids []uint32, bias []float32) {
+	i, _, _ := h.query(q, 0)
+	hits := &h.answer.Hits[i]
+	hits.IDs = append(hits.IDs, ids...)
+	if bias == nil {
+		bias = make([]float32, len(ids))
+	}
+	hits.Bias = append(hits.Bias, bias...)
+}
