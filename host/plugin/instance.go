@@ -45,7 +45,7 @@ type instance struct {
 	scores  []float32
 	checker retrieval.Checker
 
-	clock  uint64 // readings so far
+	clock  uint64 // nanoseconds, by readings and skipped pauses
 	random *rand.ChaCha8
 }
 
@@ -201,7 +201,9 @@ func (in *instance) explain(err error) error {
 		err = fmt.Errorf("%w; it had asked for %d MiB of memory, more than limits.memory_mib = %d",
 			err, (in.mem.denied+1<<20-1)>>20, in.p.opts.Limits.MemoryMiB)
 	}
-	if text := printable(string(c.stderr)); text != "" {
+	// What follows an empty line is a Go guest's stack trace, which is logged.
+	output, _, _ := strings.Cut(string(c.stderr), "\n\n")
+	if text := printable(output); text != "" {
 		err = fmt.Errorf("%w; it wrote %q", err, text)
 	}
 	return err

@@ -39,8 +39,9 @@ type Limits struct {
 
 // Options say which plugin to load and how to run it.
 type Options struct {
-	// Name chooses a built-in plugin; Path a file; Bytes a module in memory.
-	// Exactly one must be set, but Name may accompany Bytes as a label.
+	// Path is the module's file, Bytes the module itself; at most one is set,
+	// and Name is then a label for messages. Without either, Name chooses a
+	// built-in plugin.
 	Name  string
 	Path  string
 	Bytes []byte

@@ -62,15 +62,17 @@ func builtin(name string) ([]byte, error) {
 // read returns the module that o names and a label for messages.
 func (o *Options) read() (module []byte, label string, err error) {
 	switch {
-	case o.Bytes != nil && o.Path != "" || o.Name != "" && o.Path != "":
-		return nil, "", errors.New("more than one of name, path and bytes is set")
+	case o.Bytes != nil && o.Path != "":
+		return nil, "", errors.New("both path and bytes are set")
 	case o.Bytes != nil:
 		module, label = o.Bytes, o.Name
 		if label == "" {
 			label = "(bytes)"
 		}
 	case o.Path != "":
-		label = o.Path
+		if label = o.Name; label == "" {
+			label = o.Path
+		}
 		if module, err = readFile(o.Path); err != nil {
 			return nil, label, err
 		}
@@ -80,7 +82,7 @@ func (o *Options) read() (module []byte, label string, err error) {
 			return nil, label, err
 		}
 	default:
-		return nil, "", errors.New("none of name, path and bytes is set")
+		return nil, "", errors.New("neither name, path nor bytes is set")
 	}
 	if len(module) > maxModule {
 		return nil, label, fmt.Errorf("%w: more than %d MiB", ErrModule, maxModule>>20)

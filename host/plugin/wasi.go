@@ -28,6 +28,7 @@ const (
 	wasiNOSYS  = 52
 	wasiEpoch  = 1_735_689_600_000_000_000 // 2025-01-01, what the clock begins at
 	clockTick  = 1000                      // nanoseconds a reading
+	maxPause   = 1_000_000                 // nanoseconds of a pause that is skipped
 	maxVectors = 1024                      // of one fd_write
 	maxEvents  = 1024                      // of one poll_oneoff
 )
@@ -128,8 +129,8 @@ func (in *instance) wasiClockRes(a args) int {
 }
 
 func (in *instance) wasiClockTime(a args) int {
-	in.clock++
-	t := in.clock * clockTick
+	in.clock += clockTick
+	t := in.clock
 	if a.u32(0) == 0 { // the wall clock
 		t += wasiEpoch
 	}
@@ -158,7 +159,9 @@ func (in *instance) wasiRandom(a args) int {
 }
 
 // wasiPoll answers polls that do not wait, which runtimes make between
-// goroutines, and refuses to sleep.
+// goroutines, and refuses to sleep. Pauses of up to a millisecond are skipped
+// and the clock put forward: the Go runtime makes some before it says why it
+// panics.
 func (in *instance) wasiPoll(a args) int {
 	const subSize, eventSize, typeClock = 48, 32, 0
 	n := uint64(a.u32(2))
@@ -170,24 +173,46 @@ func (in *instance) wasiPoll(a args) int {
 	}
 	subs := in.bytes("subscriptions", a.u32(0), n*subSize)
 	events := in.bytes("events", a.u32(1), n*eventSize)
-	fired := 0
-	for s := range slices.Chunk(subs, subSize) {
-		event := events[fired*eventSize:][:eventSize]
-		userdata := [8]byte(s)
-		kind := s[8]
-		if wait := binary.LittleEndian.Uint64(s[24:]); kind == typeClock && wait > 0 {
-			in.trap(ErrCapability, "plugin tried to sleep for %d ns; a search has no time to wait", wait)
+	fired := in.words("count", a.u32(3), 1)
+	var list [maxEvents]struct {
+		userdata [8]byte
+		kind     byte
+	}
+	// Subscriptions are read before events are written: they may overlap.
+	for i := range n {
+		s := subs[i*subSize:][:subSize]
+		list[i].userdata, list[i].kind = [8]byte(s), s[8]
+		if s[8] == typeClock {
+			in.pause(s)
 		}
-		clear(event)
-		copy(event, userdata[:])
-		event[10] = kind
-		if kind != typeClock {
+	}
+	clear(events)
+	for i := range n {
+		event := events[i*eventSize:][:eventSize]
+		copy(event, list[i].userdata[:])
+		event[10] = list[i].kind
+		if list[i].kind != typeClock {
 			event[8] = wasiBADF
 		}
-		fired++
 	}
-	in.words("count", a.u32(3), 1)[0] = uint32(fired)
+	fired[0] = uint32(n)
 	return wasiOK
+}
+
+// pause skips the wait of a clock subscription, or refuses it.
+func (in *instance) pause(subscription []byte) {
+	wait := binary.LittleEndian.Uint64(subscription[24:])
+	if absolute := subscription[40]&1 == 1; absolute {
+		now := in.clock
+		if binary.LittleEndian.Uint32(subscription[16:]) == 0 {
+			now += wasiEpoch
+		}
+		wait -= min(wait, now)
+	}
+	if wait > maxPause {
+		in.trap(ErrCapability, "plugin tried to sleep for %d ns; a search has no time to wait", wait)
+	}
+	in.clock += wait
 }
 
 func (in *instance) wasiWrite(a args) int {
