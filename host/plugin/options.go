@@ -31,9 +31,10 @@ type Limits struct {
 	// BuildTimeout bounds the build of one layer, and loading. Default 5 min.
 	BuildTimeout time.Duration
 	// Fuel is the number of units that one call into the guest may use: one
-	// a function entry or loop iteration, one for each 64 bytes of a bulk
-	// memory operation. Default 1e9, which is in the order of a second or a
-	// few of pure computing. Not used when the plugin is trusted.
+	// a function entry or loop iteration, 16 and one for each 64 bytes a bulk
+	// memory operation. Default 1e9, which is one to three seconds of pure
+	// computing, during which a garbage collection of the host has to wait.
+	// Not used when the plugin is trusted.
 	Fuel int64
 }
 

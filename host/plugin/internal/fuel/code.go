@@ -16,6 +16,7 @@ const (
 	opI64Const    = 0x42
 	opI32GtU      = 0x4b
 	opI64LtS      = 0x53
+	opI64Add      = 0x7c
 	opI64Sub      = 0x7d
 	opI64Shl      = 0x86
 	opI64ShrU     = 0x88
@@ -117,18 +118,20 @@ func (w *writer) spend(dst, amount []byte) []byte {
 
 func (w *writer) helper(dst []byte, h int) []byte {
 	length := []byte{opLocalGet, 0, opExtendU, opI64Const}
+	begin := []byte{opI64Const, bulkCost, opI64Add}
 	switch h {
 	case chargeBytes:
-		dst = w.spend(dst, append(length, bytesShift, opI64ShrU))
+		dst = w.spend(dst, append(append(length, bytesShift, opI64ShrU), begin...))
 	case chargeElements:
-		dst = w.spend(dst, append(length, elementsShift, opI64ShrU))
+		dst = w.spend(dst, append(append(length, elementsShift, opI64ShrU), begin...))
 	case chargePages:
-		// More than the address space holds is refused by the runtime at no
-		// cost, so it costs nothing here.
+		// More than the address space holds is refused by the runtime, so
+		// only the attempt costs.
 		dst = append(dst, opLocalGet, 0, opI32Const)
 		dst = wasmbin.AppendI64(dst, 1<<16)
-		dst = append(dst, opI32GtU, opIf, void, opElse)
-		dst = append(w.spend(dst, append(length, pagesShift, opI64Shl)), opEnd)
+		dst = append(dst, opI32GtU, opIf, void)
+		dst = append(w.spend(dst, []byte{opI64Const, bulkCost}), opElse)
+		dst = append(w.spend(dst, append(append(length, pagesShift, opI64Shl), begin...)), opEnd)
 	}
 	return append(dst, opLocalGet, 0)
 }

@@ -140,12 +140,12 @@ func TestCharges(t *testing.T) {
 		want   int64
 	}{
 		"entry":             {units(), 1},
-		"fill of 6400":      {units(asm.I32Const(0), asm.I32Const(0), asm.I32Const(6400), asm.Op(0xfc, 11), []byte{0}), 1 + 100},
-		"copy of 63":        {units(asm.I32Const(0), asm.I32Const(0), asm.I32Const(63), asm.Op(0xfc, 10), []byte{0, 0}), 1},
-		"grow by 2":         {units(asm.I32Const(2), asm.Op(0x40), []byte{0, 0x1a}), 1 + 2048},
-		"grow by 4 GiB + 1": {units(asm.I32Const(65537), asm.Op(0x40), []byte{0, 0x1a}), 1},
-		"grow by -1":        {units(asm.I32Const(-1), asm.Op(0x40), []byte{0, 0x1a}), 1},
-		"table fill of 32":  {units(asm.I32Const(0), []byte{0xd0, 0x70}, asm.I32Const(32), asm.Op(0xfc, 17), []byte{0}), 1 + 4},
+		"fill of 6400":      {units(asm.I32Const(0), asm.I32Const(0), asm.I32Const(6400), asm.Op(0xfc, 11), []byte{0}), 1 + 16 + 100},
+		"copy of 63":        {units(asm.I32Const(0), asm.I32Const(0), asm.I32Const(63), asm.Op(0xfc, 10), []byte{0, 0}), 1 + 16},
+		"grow by 2":         {units(asm.I32Const(2), asm.Op(0x40), []byte{0, 0x1a}), 1 + 16 + 2048},
+		"grow by 4 GiB + 1": {units(asm.I32Const(65537), asm.Op(0x40), []byte{0, 0x1a}), 1 + 16},
+		"grow by -1":        {units(asm.I32Const(-1), asm.Op(0x40), []byte{0, 0x1a}), 1 + 16},
+		"table fill of 32":  {units(asm.I32Const(0), []byte{0xd0, 0x70}, asm.I32Const(32), asm.Op(0xfc, 17), []byte{0}), 1 + 16 + 4},
 		"block":             {units([]byte{0x02, 0x40, 0x0b}), 1},
 		"loop left at once": {units([]byte{0x03, 0x40, 0x0b}), 2},
 	}
