@@ -1,13 +1,14 @@
 #!/bin/sh
 # Compiles the built-in plugins into plugins/dist, byte for byte reproducible
-# with the Go version that go.mod's toolchain and the test pin.
+# with the Go version that host/plugin/run_test.go pins.
 #   [GO=go] plugins/build.sh [OUTPUT-DIRECTORY]
 set -eu
 cd "$(dirname "$0")"
 out=$(mkdir -p "${1:-dist}" && cd "${1:-dist}" && pwd)
 for dir in search/*/; do
 	name=$(basename "$dir")
-	GOOS=wasip1 GOARCH=wasm GOFLAGS= CGO_ENABLED=0 "${GO:-go}" build -buildmode=c-shared -trimpath -buildvcs=false \
+	GOOS=wasip1 GOARCH=wasm GOWASM= GOEXPERIMENT= GOFLAGS= GOWORK=off CGO_ENABLED=0 \
+		"${GO:-go}" build -buildmode=c-shared -trimpath -buildvcs=false \
 		-ldflags='-s -w -buildid=' -o "$out/$name.wasm" "./$dir"
 done
 cd "$out"
