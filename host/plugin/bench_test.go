@@ -6,6 +6,7 @@ import (
 
 	"github.com/retrievalattention/ra/host/compute"
 	"github.com/retrievalattention/ra/host/kernel"
+	asm "github.com/retrievalattention/ra/host/plugin/internal/wasmasm"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
 
@@ -17,6 +18,26 @@ func BenchmarkEmptySearch(b *testing.B) {
 	for _, instances := range []int{1, 2} {
 		b.Run(fmt.Sprintf("instances=%d", instances), func(b *testing.B) {
 			benchmark(b, load(b, Options{Bytes: module, Instances: instances}), call)
+		})
+	}
+}
+
+// BenchmarkHostCall is the cost of one crossing with its checks: queries_info
+// and score of no ids, a thousand of them a search.
+func BenchmarkHostCall(b *testing.B) {
+	call := newCall(small, 1, newView(b, small, 1))
+	for name, args := range map[string][]int32{"queries_info": {atOut, 32}, "score": {0, 2, atIDs, 0, atOut}} {
+		g := newGuest(name)
+		code := g.call(name, args...)
+		if name == "queries_info" {
+			code = append(code, drop...)
+		}
+		g.search(asm.I32Const(1000), asm.Op(0x21, 0), []byte{0x03, 0x40}, code, // loop
+			asm.Op(0x20, 0), asm.I32Const(1), asm.Op(0x6b), asm.Op(0x22, 0), asm.Op(0x0d, 0), []byte{0x0b})
+		p := load(b, Options{Bytes: g.module(), Instances: 1})
+		b.Run(name, func(b *testing.B) {
+			benchmark(b, p, call)
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/1000, "ns/call")
 		})
 	}
 }

@@ -9,12 +9,17 @@ import (
 	"go.uber.org/goleak"
 )
 
-// moduleCache keeps compiled modules for all tests of the binary.
-var moduleCache wazero.CompilationCache
+// moduleCache keeps compiled modules for all tests of the binary, in
+// TestCacheDir.
+var (
+	moduleCache  wazero.CompilationCache
+	TestCacheDir string
+)
 
 func TestMain(m *testing.M) {
 	dir, err := os.MkdirTemp("", "ra-plugin-test")
 	if err == nil {
+		TestCacheDir = dir
 		moduleCache, err = wazero.NewCompilationCacheWithDir(dir)
 	}
 	if err != nil {
