@@ -155,6 +155,9 @@ func TestFlatEqualsNative(t *testing.T) {
 		"one indexed":      with(func(g *geometry) { g.sink = 535 }),
 	}
 	for _, trusted := range []bool{false, true} {
+		if trusted && testing.Short() {
+			continue // compiled for this alone
+		}
 		p := load(t, Options{Name: "flat", Trusted: trusted, Instances: 3})
 		exact := retrieval.NewFlat(compute.NewCPU())
 		for name, g := range cases {

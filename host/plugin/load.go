@@ -162,8 +162,15 @@ func (p *Plugin) compile(ctx context.Context, module []byte) error {
 	return err
 }
 
-func (p *Plugin) compileModule(ctx context.Context, module []byte) (wazero.CompiledModule, error) {
-	c, err := p.rt.CompileModule(ctx, module)
+// compileModule compiles in this goroutine alone: in a worker of wazero's, a
+// panic over an odd module could not be recovered from.
+func (p *Plugin) compileModule(ctx context.Context, module []byte) (c wazero.CompiledModule, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: the compiler failed: %v", ErrModule, r)
+		}
+	}()
+	c, err = p.rt.CompileModule(ctx, module)
 	if err != nil && p.cache != nil && ofCache(err) {
 		// A full disk or a damaged entry must not cost the plugin.
 		p.log.Warn("compiling without a cache", "error", firstLine(err))
