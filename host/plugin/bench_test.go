@@ -74,6 +74,7 @@ func benchmark(b *testing.B, s retrieval.Strategy, call *retrieval.Call) {
 
 // BenchmarkLoad is the start of the built-in plugin with a warm cache.
 func BenchmarkLoad(b *testing.B) {
+	load(b, Options{Name: "flat"}).Close()
 	for b.Loop() {
 		load(b, Options{Name: "flat"}).Close()
 	}
