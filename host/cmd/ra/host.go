@@ -92,12 +92,8 @@ var kvDTypes = map[string]kernel.DType{"bf16": kernel.BF16, "f16": kernel.F16, "
 // openPlugin loads the configured search plugin.
 func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner, log *slog.Logger) (*plugin.Plugin, error) {
 	p := c.Plugin(c.Search.Plugin)
-	name := p.Name
-	if p.Path != "" {
-		name = "" // the file, not the built-in plugin of that name
-	}
 	return plugin.Load(ctx, plugin.Options{
-		Name: name, Path: p.Path, SHA256: p.SHA256, Params: c.Search.Params,
+		Name: p.Name, Path: p.Path, SHA256: p.SHA256, Params: c.Search.Params,
 		Limits: plugin.Limits{
 			MemoryMiB:     p.Limits.MemoryMiB,
 			SearchTimeout: p.Limits.SearchTimeout,

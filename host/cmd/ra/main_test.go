@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -223,6 +224,46 @@ func overlap(b []byte) []byte {
 	out := bytes.Clone(b)
 	out[k+len(end)-1] ^= 2
 	return out
+}
+
+// A plugin that traps or loops in every search costs nothing but time and is
+// reported, or ends the request, as on_failure says.
+func TestOnFailure(t *testing.T) {
+	modules, err := filepath.Abs("../../plugin/testdata")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	args := append([]string{"generate", "-p", text, "-q", question, "--attention", "retrieval"}, small...)
+	code, want, stderr := ra(t, nil, "", args...)
+	if code != exitOK {
+		t.Fatal(stderr)
+	}
+	for _, c := range []struct {
+		module, onFailure string
+		code              int
+		out               string
+		stderr            []string
+	}{
+		{"trapping.wasm", "fallback", exitOK, want, []string{"search plugin hostile@sha256:", "exact search answered", "searches instead; last error: ", "trap"}},
+		{"looping.wasm", "fallback", exitOK, want, []string{"search plugin hostile@sha256:", "exact search answered", "fuel"}},
+		{"trapping.wasm", "fail", exitPlugin, "", []string{"ra: plugin hostile@sha256:", "search layer 0 step 41: trap"}},
+	} {
+		config := fmt.Sprintf("version = 1\n[search]\nplugin = \"bad\"\n[[plugin]]\nname = \"bad\"\npath = %q\non_failure = %q\nlimits = { fuel = 100000 }\n",
+			filepath.Join(modules, c.module), c.onFailure)
+		if err := os.WriteFile("c.toml", []byte(config), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		code, out, stderr := ra(t, nil, "", append([]string{"--config", "c.toml"}, args...)...)
+		if code != c.code || out != c.out {
+			t.Errorf("%s, %s: exit code %d, stdout %q, want %d, %q", c.module, c.onFailure, code, out, c.code, c.out)
+		}
+		for _, w := range c.stderr {
+			if !strings.Contains(stderr, w) {
+				t.Errorf("%s, %s: stderr lacks %q:\n%s", c.module, c.onFailure, w, stderr)
+			}
+		}
+	}
 }
 
 func TestInterrupted(t *testing.T) {
