@@ -46,6 +46,9 @@ func logitsAt(t *testing.T, e *engine.Engine, tokens []int32, split int, mode en
 // retrieves everything. The distance with keys and values in bf16 is logged,
 // and bounded loosely.
 func TestLogitsEqualTransformers(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: arithmetic alone, slow under the race detector")
+	}
 	dirs, err := filepath.Glob("../model/testdata/*/golden.safetensors")
 	if err != nil || len(dirs) < 4 {
 		t.Fatalf("%d golden models, %v", len(dirs), err)

@@ -65,6 +65,9 @@ func answer(t *testing.T, m *model.Model, d *engine.Document, question string, m
 // attention, on text and words that it has not seen. The default run is a
 // spot check; RA_LONG=1 runs 10 documents a cell up to 16K tokens.
 func TestReferenceModelFindsNeedles(t *testing.T) {
+	if testing.Short() {
+		t.Skip("skipped by -short: prefills documents of the reference model")
+	}
 	type cell struct {
 		tokens, keys int
 		least        int // right answers of documents, in each mode

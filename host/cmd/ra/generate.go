@@ -211,9 +211,8 @@ func (r *generate) answer(ctx context.Context, h *host, cfg *config.Resolved, do
 	emit(stream.Flush())
 	if !r.json {
 		fmt.Fprintln(r.out)
-		fmt.Fprintf(r.err, "%s attention: %d tokens attended of %d (%.1f %%), %.1f tokens/s, %d generated in %.2f s\n",
-			mode, a.Stats.Attended*int64(doc.Tokens())/max(1, a.Stats.Context), doc.Tokens(), 100*a.AttendedShare(),
-			a.TokensPerSecond(), len(a.Tokens), a.DecodeSeconds)
+		fmt.Fprintf(r.err, "%s attention: %.1f %% of the tokens attended, %d tokens read and %d generated in %.2f s, %.1f tokens/s\n",
+			mode, 100*a.AttendedShare(), a.QuestionTokens, len(a.Tokens), a.DecodeSeconds, a.TokensPerSecond())
 	}
 	report.add(doc, mode, question, text.String(), a)
 	return nil
