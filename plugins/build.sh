@@ -1,9 +1,12 @@
 #!/bin/sh
-# Compiles the built-in plugins into plugins/dist, byte for byte reproducible
-# with the Go version that host/plugin/run_test.go pins.
+# Compiles the built-in plugins into plugins/dist, byte for byte reproducible:
+# the bytes depend on the Go version, so the go command fetches the one that
+# the file go-version pins where it is another.
 #   [GO=go] plugins/build.sh [OUTPUT-DIRECTORY]
 set -eu
 cd "$(dirname "$0")"
+GOTOOLCHAIN=$(cat go-version)
+export GOTOOLCHAIN
 out=$(mkdir -p "${1:-dist}" && cd "${1:-dist}" && pwd)
 for dir in search/*/; do
 	name=$(basename "$dir")
