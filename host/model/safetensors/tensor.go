@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"unsafe"
+
+	"github.com/retrievalattention/ra/host/kernel"
 )
 
 // Tensor is one tensor of a set. Data is the set's memory: it is read-only (writing to it may
@@ -84,25 +86,10 @@ func (t Tensor) Widen() ([]float32, error) {
 		}
 	case F16:
 		for i := range out {
-			out[i] = halfToFloat(binary.LittleEndian.Uint16(t.Data[2*i:]))
+			out[i] = kernel.F16ToF32(binary.LittleEndian.Uint16(t.Data[2*i:]))
 		}
 	default:
 		return nil, fmt.Errorf("safetensors: tensor %q is %s and cannot be widened to float32: %w", t.Name, t.DType, ErrDType)
 	}
 	return out, nil
-}
-
-// halfToFloat widens an IEEE 754 binary16.
-func halfToFloat(h uint16) float32 {
-	sign := uint32(h>>15) << 31
-	exp := uint32(h>>10) & 0x1f
-	frac := uint32(h) & 0x3ff
-	switch exp {
-	case 0: // zero or subnormal: frac * 2^-24, exact in float32
-		f := float32(frac) * (1.0 / (1 << 24))
-		return math.Float32frombits(math.Float32bits(f) | sign)
-	case 0x1f:
-		return math.Float32frombits(sign | 0xff<<23 | frac<<13)
-	}
-	return math.Float32frombits(sign | (exp+127-15)<<23 | frac<<13)
 }
