@@ -229,6 +229,16 @@ def draw_numbers(rng, n, shared_digits=0):
     return [f"{prefix}{tail}" for tail in tails]
 
 
+def draw_repetitive(rng, n):
+    """n different 7-digit numbers of 2 to 4 kinds of digit: where in one am I, "2 7 2 7"?"""
+    digits, numbers = rng.sample("0123456789", rng.randint(2, 4)), set()
+    while len(numbers) < n:
+        number = "".join(rng.choice(digits) for _ in range(7))
+        if number[0] != "0":
+            numbers.add(number)
+    return rng.sample(sorted(numbers), n)
+
+
 class Encoder:
     """Ids of pieces and segments, with a cache: prose and fixed wording come again and again."""
 

@@ -6,6 +6,7 @@ most likely one after those before it.
 """
 
 import argparse
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -70,9 +71,20 @@ def measure(model, documents, length, kind, count, seed):
     return cell | {"seconds_per_document": round((time.time() - start) / count, 2)}
 
 
+def record(path, digest, cell):
+    """Puts a cell into the JSON file, in place of an earlier one; cells of another model go."""
+    table = json.loads(path.read_text()) if path.exists() else {}
+    cells = table["cells"] if table.get("model_sha256") == digest else []
+    same = lambda c: (c["kind"], c["tokens"]) == (cell["kind"], cell["tokens"])
+    cells = [c for c in cells if not same(c)] + [cell]
+    cells.sort(key=lambda c: (c["kind"] != "single", c["tokens"]))
+    path.write_text(json.dumps({"model_sha256": digest, "cells": cells}, indent=2) + "\n")
+    return cells
+
+
 def markdown(cells):
     rows = ["| needles | tokens | right | prose | noise |", "| --- | ---: | ---: | ---: | ---: |"]
-    for c in sorted(cells, key=lambda c: (c["kind"] != "single", c["tokens"])):
+    for c in cells:
         part = [f"{c[h]['right']} of {c[h]['documents']}" for h in ("prose", "noise")]
         rows.append(f"| {c['kind']} | {c['tokens']:,} | {c['right']} of {c['documents']} | {part[0]} | {part[1]} |")
     return "\n".join(rows)
@@ -100,7 +112,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=HERE)
     parser.add_argument("--documents", default=DOCUMENTS, help="tokens:documents for each row of the table")
-    parser.add_argument("--out", type=Path, help="JSON file for the table; Markdown goes to the terminal")
+    parser.add_argument("--kinds", default=",".join(KEYS))
+    parser.add_argument(
+        "--out", type=Path, default=HERE / "eval.json", help="JSON table to add to; Markdown goes to the terminal"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--dump", nargs=2, metavar=("N", "DIR"), help="write N documents to DIR and stop")
@@ -113,14 +128,14 @@ def main():
         return
 
     torch.set_num_threads(args.threads)
-    model, cells = load_pretrained(args.model), []
+    model = load_pretrained(args.model)
+    digest = hashlib.sha256((args.model / "model.safetensors").read_bytes()).hexdigest()
     for row in args.documents.split(","):
         length, count = map(int, row.split(":"))
-        for kind in KEYS:
-            cells.append(measure(model, documents, length, kind, count, args.seed))
-            print(json.dumps(cells[-1]), flush=True)
-            if args.out:  # after every cell: the last rows take long
-                args.out.write_text(json.dumps(cells, indent=2) + "\n")
+        for kind in args.kinds.split(","):
+            cell = measure(model, documents, length, kind, count, args.seed)
+            print(json.dumps(cell), flush=True)
+            cells = record(args.out, digest, cell)  # after every cell: the last rows take long
     print(markdown(cells))
 
 

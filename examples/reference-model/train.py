@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 
 from data import BOS, EOS, HERE, WORDING, Encoder, Noise, Prose, TrainingWords
-from data import build_prompt, draw_numbers, question, training_paragraphs
+from data import build_prompt, draw_numbers, draw_repetitive, question, training_paragraphs
 from model import Config, Llama, save_pretrained
 
 ANSWER, PAIR, REPEAT, PROSE = range(4)  # what a loss position trains
@@ -40,14 +40,17 @@ class Phase:
     gaps: float  # share of sequences with position gaps
     temper: float  # attention logits are scaled by temper..1
     short: float  # share of prompts with short wordings
+    repetitive: float  # share of prompts whose numbers repeat few digits
 
 
+LONG = [(384, 12), (1024, 5), (1024, 5), (1024, 5), (2048, 2), (4096, 1)]
 PHASES = [
-    Phase(0.04, [(128, 32)], 1.0, 0.0, 0.0, 1.0, 0.0),
-    Phase(0.12, [(192, 24)], 0.1, 0.6, 0.3, 1.0, 0.5),
-    Phase(0.25, [(384, 12)], 0.05, 0.25, 0.6, 0.85, 0.2),
-    Phase(0.65, [(384, 12), (1024, 5), (1024, 5), (1024, 5)], 0.03, 0.05, 0.75, 0.6, 0.0),
-    Phase(1.00, [(1024, 5), (1024, 5), (2048, 2), (4096, 1)], 0.03, 0.0, 0.75, 0.55, 0.0),
+    Phase(0.04, [(128, 32)], 1.0, 0.0, 0.0, 1.0, 0.0, 0.0),
+    Phase(0.12, [(192, 24)], 0.1, 0.6, 0.3, 1.0, 0.5, 0.0),
+    Phase(0.25, [(384, 12)], 0.05, 0.25, 0.6, 0.85, 0.2, 0.0),
+    Phase(0.65, [(384, 12), (1024, 5), (1024, 5), (1024, 5)], 0.03, 0.05, 0.75, 0.6, 0.0, 0.0),
+    Phase(0.77, LONG, 0.03, 0.0, 0.75, 0.55, 0.0, 0.0),
+    Phase(1.00, LONG, 0.03, 0.0, 0.75, 0.55, 0.0, 0.4),
 ]
 
 
@@ -110,15 +113,17 @@ class Batches:
     def prose_row(self, length):
         return [self.bos] + self.prose_span(length - 1), None, range(length - 1), PROSE
 
-    def needle_row(self, length, gaps, short):
+    def needle_row(self, length, phase):
         """A prompt with 1..32 needles, several of them asked for one after another."""
         segments = None
         while segments is None:
             n = round(math.exp(self.rng.uniform(0, math.log(min(32, length // 40)))))
             shared = self.rng.randint(1, 5) if self.rng.random() < 0.2 else 0
-            pairs = list(zip(self.words.draw(self.rng, n), draw_numbers(self.rng, n, shared)))
+            repetitive = self.rng.random() < phase.repetitive
+            numbers = draw_repetitive(self.rng, n) if repetitive else draw_numbers(self.rng, n, shared)
+            pairs = list(zip(self.words.draw(self.rng, n), numbers))
             asked = self.rng.sample(range(n), min(n, self.rng.randint(1, 1 + min(9, length // 110))))
-            wordings = SHORT_WORDINGS if self.rng.random() < short else [WORDING]
+            wordings = SHORT_WORDINGS if self.rng.random() < phase.short else [WORDING]
             haystack = self.noise if self.rng.random() < 0.4 else self.prose
             segments = build_prompt(
                 self.encoder,
@@ -139,7 +144,7 @@ class Batches:
                 train += range(len(row) - 1, len(row) + len(ids) - 1)
             row += ids
         can_gap = [i for i, s in zip(starts, segments) if i and not s.answer]
-        positions = self.spread(len(row), can_gap) if self.rng.random() < gaps else None
+        positions = self.spread(len(row), can_gap) if self.rng.random() < phase.gaps else None
         return row, positions, train, ANSWER
 
     def spread(self, n, starts):
@@ -164,7 +169,7 @@ class Batches:
             elif kind > 0.94 and length <= 1024:
                 row, pos, train, what = self.prose_row(length)
             else:
-                row, pos, train, what = self.needle_row(length, phase.gaps, phase.short)
+                row, pos, train, what = self.needle_row(length, phase)
             ids[r, : len(row)] = row
             if pos is not None:
                 positions[r, : len(row)] = pos
