@@ -219,6 +219,8 @@ type spy struct {
 	appended [3][]kv.Range
 }
 
+func (s *spy) UsesPrefillQueries() bool { return true }
+
 func (s *spy) Build(ctx context.Context, b *retrieval.Build) error {
 	for r := range b.View.Ranges(b.Layer, kv.Indexed) {
 		s.built = append(s.built, r)

@@ -96,13 +96,16 @@ func (d *Document) prefill(ctx context.Context, o PrefillOptions) error {
 	if view != nil && e.o.Strategy == nil {
 		return errors.New("retrieval attention needs a search strategy")
 	}
+	user, ok := e.o.Strategy.(retrieval.QueryUser)
+	keep := ok && user.UsesPrefillQueries()
 	// The build of one layer runs beside the next layer's prefill; no more
 	// than one at a time, so that at most two layers' queries are held.
 	building := make(chan error, 1)
 	building <- nil
 	for l := range spec.Layers {
+		indexed := view != nil && view.Count(l, kv.Indexed) > 0
 		var queries []float32
-		if view != nil && view.Count(l, kv.Indexed) > 0 {
+		if indexed && keep {
 			queries = make([]float32, n*spec.Heads*spec.HeadDim)
 		}
 		err := e.o.Model.Prefill(ctx, stream, l, 0, d.kvc, queries, o.Progress)
@@ -113,7 +116,7 @@ func (d *Document) prefill(ctx context.Context, o PrefillOptions) error {
 			return fmt.Errorf("prefill layer %d: %w", l, err)
 		}
 		go func() {
-			if queries == nil {
+			if !indexed {
 				building <- nil
 				return
 			}

@@ -28,6 +28,13 @@ type Strategy interface {
 	Close() error
 }
 
+// QueryUser is implemented by strategies whose Build reads the prefill's
+// queries. They are kept only for those: at 128K tokens a layer of an 8B model
+// has 2 GiB of them.
+type QueryUser interface {
+	UsesPrefillQueries() bool
+}
+
 // Info identifies a strategy.
 type Info struct {
 	Name    string `json:"name"`
@@ -50,8 +57,8 @@ type Build struct {
 	Layer int
 	Heads int // query heads; Heads / KVHeads share a KV head
 	// Queries are the prefill's query vectors after RoPE, f32,
-	// [tokens][heads][head dim], or nil when they were not kept. Borrowed
-	// until the call returns.
+	// [tokens][heads][head dim], or nil unless the strategy is a [QueryUser].
+	// Borrowed until the call returns.
 	Queries []float32
 }
 
