@@ -35,22 +35,23 @@ LINKS = [":", " is", " is:", " mentioned is", " in the text is:", f"{WORDING} is
 class Phase:
     until: float  # share of the whole run
     shapes: list  # (sequence length, sequences a batch), drawn alike
-    repeats: float  # share of sequences that only copy
-    pairs: float  # share of sequences of keys and values
-    gaps: float  # share of sequences with position gaps
-    temper: float  # attention logits are scaled by temper..1
-    short: float  # share of prompts with short wordings
-    repetitive: float  # share of prompts whose numbers repeat few digits
+    repeats: float = 0.03  # share of sequences that only copy
+    pairs: float = 0.0  # share of sequences of keys and values
+    gaps: float = 0.75  # share of prompts with position gaps
+    temper: float = 1.0  # attention logits are scaled by temper..1
+    short: float = 0.0  # share of prompts with short wordings
+    repetitive: float = 0.0  # share of prompts whose numbers repeat few digits
 
 
-LONG = [(384, 12), (1024, 5), (1024, 5), (1024, 5), (2048, 2), (4096, 1)]
+MIDDLE = [(384, 12), (1024, 5), (1024, 5), (1024, 5)]
+LONG = MIDDLE + [(2048, 2), (4096, 1)]
 PHASES = [
-    Phase(0.04, [(128, 32)], 1.0, 0.0, 0.0, 1.0, 0.0, 0.0),
-    Phase(0.12, [(192, 24)], 0.1, 0.6, 0.3, 1.0, 0.5, 0.0),
-    Phase(0.25, [(384, 12)], 0.05, 0.25, 0.6, 0.85, 0.2, 0.0),
-    Phase(0.65, [(384, 12), (1024, 5), (1024, 5), (1024, 5)], 0.03, 0.05, 0.75, 0.6, 0.0, 0.0),
-    Phase(0.77, LONG, 0.03, 0.0, 0.75, 0.55, 0.0, 0.0),
-    Phase(1.00, LONG, 0.03, 0.0, 0.75, 0.55, 0.0, 0.4),
+    Phase(0.04, [(128, 32)], repeats=1.0),
+    Phase(0.12, [(192, 24)], repeats=0.1, pairs=0.6, gaps=0.3, short=0.5),
+    Phase(0.25, [(384, 12)], repeats=0.05, pairs=0.25, gaps=0.6, temper=0.85, short=0.2),
+    Phase(0.65, MIDDLE, pairs=0.05, temper=0.6),
+    Phase(0.77, LONG, temper=0.55),
+    Phase(1.00, LONG, temper=0.55, repetitive=0.4),
 ]
 
 
@@ -201,7 +202,7 @@ def learning_rate(peak, step, share):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=85)
+    parser.add_argument("--minutes", type=float, default=57, help="length of the run; all phases scale with it")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
