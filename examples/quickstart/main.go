@@ -113,7 +113,7 @@ type answer struct {
 // show prints the table and fails unless retrieval and full attention know
 // the number and static attention does not.
 func show(w io.Writer, r report, want string) error {
-	fmt.Fprintf(w, "\nprefill of %d tokens: %.1f s; peak memory %d MiB; search plugin %s %s\n\n",
+	fmt.Fprintf(w, "\nprompt of %d tokens, prefilled in %.1f s; peak memory %d MiB; search plugin %s %s\n\n",
 		r.PromptTokens, r.PrefillSeconds, r.PeakRSSBytes>>20, r.Search.Name, r.Search.Digest)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "attention\tanswer\tright\ttokens attended\tkeys scored\ttokens/s")
