@@ -72,6 +72,11 @@ func (l *level) dots(t dtype, nq int, list bool) {
 	done()
 }
 
+// ahead is how many bytes before their use the rows of a range are asked for
+// on AVX2, where the arithmetic of several queries leaves the processor too
+// few reads under way. With AVX-512, or one query, it gains nothing.
+const ahead = 4096
+
 type dotter struct {
 	*level
 	t    dtype
@@ -139,6 +144,11 @@ func (d *dotter) inner(rows int, label string) {
 	CMPQ(d.k, d.end)
 	JGE(LabelRef(label + "_tail"))
 	Label(label + "_loop")
+	if !d.list && !d.wide() && d.nq > 1 && rows > 1 {
+		for r := range rows {
+			PREFETCHT0(d.t.at(d.r[r], d.k).Offset(ahead))
+		}
+	}
 	multiply(func(t dtype, m Mem, v int) { d.load(t, m, v, false) })
 	ADDQ(U8(d.lanes), d.k)
 	CMPQ(d.k, d.end)
