@@ -32,7 +32,15 @@ test-race: ## run the tests of the concurrent packages under the race detector
 
 test-long: ## run what takes longer: soak tests, accuracy of the reference model, fuzzing
 	RA_LONG=1 $(GO) test -timeout 60m ./...
-	$(MAKE) --no-print-directory fuzz
+	$(MAKE) --no-print-directory test-levels fuzz
+
+# The tests of host/kernel go through all levels by themselves. A cached result
+# would not know of the variable.
+.PHONY: test-levels
+test-levels: ## run what computes with the kernels of every level (the best one where the CPU lacks a level)
+	@for level in generic avx2 avx512; do \
+		echo "RA_KERNEL=$$level"; RA_KERNEL=$$level $(GO) test -count=1 ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine || exit 1; \
+	done
 
 FUZZTIME ?= 20s
 fuzz: ## run every fuzz target for FUZZTIME
