@@ -117,7 +117,7 @@ func BenchmarkScoreRangeCached(b *testing.B) {
 func BenchmarkScoreList(b *testing.B) {
 	keys := many()
 	r := rand.New(rand.NewPCG(34, 4))
-	ids := make([]uint32, 1<<15)
+	ids := make([]uint32, 1<<18)
 	for i := range ids {
 		ids[i] = uint32(r.IntN(keys.N))
 	}
@@ -202,7 +202,7 @@ func BenchmarkAttendList(b *testing.B) {
 	keys := many().Slice(0, 1<<19)
 	values := many().Slice(1<<19, 1<<20)
 	r := rand.New(rand.NewPCG(37, 7))
-	ids := make([]uint32, 100*128)
+	ids := make([]uint32, 100<<10)
 	for i := range ids {
 		ids[i] = uint32(r.IntN(keys.N))
 	}

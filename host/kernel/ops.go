@@ -41,8 +41,12 @@ const (
 	// callBytes is the most stored bytes that one call streams.
 	callBytes = 256 << 10
 	// cacheBytes is the most stored bytes of a call whose rows are read
-	// again soon, and of a block of listed rows: they stay close.
+	// again soon: they stay close.
 	cacheBytes = 32 << 10
+	// listBytes is the most bytes of listed rows that are asked for ahead of
+	// their use, about as many lines as a core can wait for: hints beyond
+	// that are dropped, and then each row is waited for in turn.
+	listBytes = 1024
 	// callElements is the most elements of a call on plain vectors.
 	callElements = 1 << 15
 )
@@ -87,21 +91,26 @@ func dotsInto(f *[3]dotsFunc, qs [][]float32, rows *byte, ids *uint32, n, dim in
 		first(out[0][at:], n), first(out[j1][at:], n), first(out[j2][at:], n), first(out[j3][at:], n))
 }
 
-func (o *ops) scoreList(qs [][]float32, rows Rows, ids []uint32, out [][]float32) {
-	base, step := rows.listed(ids), rows.rowsWithin(cacheBytes)
-	prefetch := func(lo int) {
-		if lo < len(ids) {
-			o.prefetch(base, &ids[lo], min(step, len(ids)-lo), rows.rowBytes())
-		}
-	}
-	prefetch(0)
+// listed calls f for consecutive pieces ids[lo:lo+n] of a list, each asked
+// for while the one before is worked on. base is row 0 of rows.
+func (o *ops) listed(rows Rows, base *byte, ids []uint32, f func(lo, n int)) {
+	step := max(listBytes/rows.rowBytes()&^3, 4)
+	o.prefetch(base, unsafe.SliceData(ids), min(step, len(ids)), rows.rowBytes())
 	for lo := 0; lo < len(ids); lo += step {
-		prefetch(lo + step)
-		n := min(step, len(ids)-lo)
+		if next := lo + step; next < len(ids) {
+			o.prefetch(base, &ids[next], min(step, len(ids)-next), rows.rowBytes())
+		}
+		f(lo, min(step, len(ids)-lo))
+	}
+}
+
+func (o *ops) scoreList(qs [][]float32, rows Rows, ids []uint32, out [][]float32) {
+	base := rows.listed(ids)
+	o.listed(rows, base, ids, func(lo, n int) {
 		for j := 0; j < len(qs); j += 4 {
 			dotsInto(&o.dotsList[rows.DType], qs[j:min(j+4, len(qs))], base, &ids[lo], n, rows.Dim, out[j:], lo)
 		}
-	}
+	})
 }
 
 func (o *ops) scoreRange(qs [][]float32, rows Rows, lo, hi int, out [][]float32) {
@@ -186,31 +195,28 @@ func (o *ops) addTile(p *Partial, logits []float32, v Rows, lo int, ids []uint32
 	if ids == nil {
 		o.weighted[v.DType](&logits[0], v.from(lo, len(logits)), nil, len(logits), v.Dim, first(p.Acc, v.Dim))
 	} else {
-		o.weightedList[v.DType](&logits[0], v.from(0, v.N), &ids[0], len(logits), v.Dim, first(p.Acc, v.Dim))
+		base := v.from(0, v.N)
+		o.listed(v, base, ids, func(lo, n int) {
+			o.weightedList[v.DType](&logits[lo], base, &ids[lo], n, v.Dim, first(p.Acc, v.Dim))
+		})
 	}
 	return true
 }
 
 func (o *ops) attendList(q []float32, keys, values Rows, ids []uint32, bias []float32, scale float32, p *Partial, scratch []float32) {
-	kb, vb := keys.listed(ids), values.listed(ids)
-	step := min(keys.rowsWithin(cacheBytes), len(scratch))
-	prefetch := func(lo int) {
-		if lo < len(ids) {
-			n := min(step, len(ids)-lo)
-			o.prefetch(kb, &ids[lo], n, keys.rowBytes())
-			o.prefetch(vb, &ids[lo], n, values.rowBytes())
-		}
-	}
-	prefetch(0)
-	for lo := 0; lo < len(ids); lo += step {
-		prefetch(lo + step)
-		block := ids[lo:min(lo+step, len(ids))]
+	base := keys.listed(ids)
+	values.listed(ids) // checks
+	dots, q0 := o.dotsList[keys.DType][0], first(q, keys.Dim)
+	for lo := 0; lo < len(ids); lo += len(scratch) {
+		block := ids[lo:min(lo+len(scratch), len(ids))]
 		logits := scratch[:len(block)]
-		q0, l0 := first(q, keys.Dim), &logits[0]
-		o.dotsList[keys.DType][0](q0, q0, q0, q0, kb, &block[0], len(block), keys.Dim, l0, l0, l0, l0)
-		o.scale(scale, l0, len(logits))
+		o.listed(keys, base, block, func(lo, n int) {
+			l := &logits[lo]
+			dots(q0, q0, q0, q0, base, &block[lo], n, keys.Dim, l, l, l, l)
+		})
+		o.scale(scale, &logits[0], len(logits))
 		if bias != nil {
-			o.axpy(1, first(bias[lo:], len(block)), l0, len(block))
+			o.axpy(1, first(bias[lo:], len(block)), &logits[0], len(block))
 		}
 		if !o.addTile(p, logits, values, 0, block) {
 			for _, l := range logits {

@@ -512,3 +512,39 @@ func TestTopKEveryLevel(t *testing.T) {
 		}
 	})
 }
+
+// Kernels run for every token of every head: none may allocate.
+func TestKernelsDoNotAllocate(t *testing.T) {
+	atEveryLevel(t, func(t *testing.T) {
+		const dim, n = 64, 200
+		r := rand.New(rand.NewPCG(28, 8))
+		rows := store(BF16, random(r, n*dim), dim)
+		qs := [][]float32{random(r, dim), random(r, dim)}
+		out := [][]float32{make([]float32, n), make([]float32, n)}
+		ids, x := []uint32{4, 190, 3, 3, 77, 12, 13, 14, 15, 16, 17}, random(r, 2*dim)
+		ps := []Partial{partial(dim), partial(dim)}
+		product := make([]float32, 2*n)
+		scratch := make([]float32, max(CausalScratch(dim), GEMMScratch(dim)))
+		top := NewTopK(20)
+		top.Push(0, out[0])
+		for name, f := range map[string]func(){
+			"ScoreList":    func() { ScoreList(qs, rows, ids, out, scratch) },
+			"ScoreRange":   func() { ScoreRange(qs, rows, 0, n, out, scratch) },
+			"MatMul":       func() { MatMul(x, 2, rows, 0, n, product, n, scratch) },
+			"AttendList":   func() { AttendList(qs[0], rows, rows, ids, nil, 1, &ps[0], scratch[:2*dim]) },
+			"AttendCausal": func() { AttendCausal(x, 2, n, rows, rows, 0, n, 1, ps, scratch) },
+			"TopK":         func() { top.Push(1000, out[0]) },
+			"Elementwise": func() {
+				RMSNorm(x, x, 1, x)
+				SiLUGate(x, x)
+				AddTo(x, x)
+				ExpInPlace(x, 3)
+				RoPE(x, qs[0], qs[1])
+			},
+		} {
+			if got := testing.AllocsPerRun(10, f); got != 0 {
+				t.Errorf("%s allocates %v times", name, got)
+			}
+		}
+	})
+}
