@@ -126,13 +126,18 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y1, Y0, Y0
-	VHADDPS      Y3, Y2, Y2
+	VPERM2F128   $0x20, Y1, Y0, Y14
+	VPERM2F128   $0x31, Y1, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y3, Y2, Y14
+	VPERM2F128   $0x31, Y3, Y2, Y15
+	VADDPS       Y15, Y14, Y2
 	VHADDPS      Y2, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
+	VUNPCKLPS    X13, X0, X13
 	MOVQ         o0+64(FP), DI
-	VMOVUPS      X0, (DI)(SI*4)
+	VMOVUPS      X13, (DI)(SI*4)
 	ADDQ         $0x04, SI
 	JMP          block
 
@@ -255,20 +260,30 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y2, Y0, Y0
-	VHADDPS      Y6, Y4, Y4
+	VPERM2F128   $0x20, Y2, Y0, Y14
+	VPERM2F128   $0x31, Y2, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y6, Y4, Y14
+	VPERM2F128   $0x31, Y6, Y4, Y15
+	VADDPS       Y15, Y14, Y4
 	VHADDPS      Y4, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
+	VUNPCKLPS    X13, X0, X13
 	MOVQ         o0+64(FP), R8
-	VMOVUPS      X0, (R8)(DI*4)
-	VHADDPS      Y3, Y1, Y1
-	VHADDPS      Y7, Y5, Y5
+	VMOVUPS      X13, (R8)(DI*4)
+	VPERM2F128   $0x20, Y3, Y1, Y14
+	VPERM2F128   $0x31, Y3, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y7, Y5, Y14
+	VPERM2F128   $0x31, Y7, Y5, Y15
+	VADDPS       Y15, Y14, Y5
 	VHADDPS      Y5, Y1, Y1
+	VHADDPS      Y1, Y1, Y1
 	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
+	VUNPCKLPS    X13, X1, X13
 	MOVQ         o1+72(FP), R8
-	VMOVUPS      X1, (R8)(DI*4)
+	VMOVUPS      X13, (R8)(DI*4)
 	ADDQ         $0x04, DI
 	JMP          block
 
@@ -400,24 +415,32 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y4, Y0, Y0
-	VHADDPS      Y5, Y1, Y1
+	VPERM2F128   $0x20, Y4, Y0, Y14
+	VPERM2F128   $0x31, Y4, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y5, Y1, Y14
+	VPERM2F128   $0x31, Y5, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y6, Y2, Y14
+	VPERM2F128   $0x31, Y6, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VPERM2F128   $0x20, Y7, Y3, Y14
+	VPERM2F128   $0x31, Y7, Y3, Y15
+	VADDPS       Y15, Y14, Y3
 	VHADDPS      Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	MOVQ         o0+64(FP), R10
-	VMOVLPS      X0, (R10)(R9*4)
-	MOVQ         o1+72(FP), R10
-	VMOVHPS      X0, (R10)(R9*4)
-	VHADDPS      Y6, Y2, Y2
-	VHADDPS      Y7, Y3, Y3
 	VHADDPS      Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X13
-	VADDPS       X13, X2, X2
+	VHADDPS      Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X14
+	VUNPCKHPS    X13, X0, X15
+	MOVQ         o0+64(FP), R10
+	VMOVLPS      X14, (R10)(R9*4)
+	MOVQ         o1+72(FP), R10
+	VMOVHPS      X14, (R10)(R9*4)
 	MOVQ         o2+80(FP), R10
-	VMOVLPS      X2, (R10)(R9*4)
+	VMOVLPS      X15, (R10)(R9*4)
 	MOVQ         o3+88(FP), R10
-	VMOVHPS      X2, (R10)(R9*4)
+	VMOVHPS      X15, (R10)(R9*4)
 	ADDQ         $0x02, R9
 	JMP          block
 
@@ -731,13 +754,18 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y1, Y0, Y0
-	VHADDPS      Y3, Y2, Y2
+	VPERM2F128   $0x20, Y1, Y0, Y14
+	VPERM2F128   $0x31, Y1, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y3, Y2, Y14
+	VPERM2F128   $0x31, Y3, Y2, Y15
+	VADDPS       Y15, Y14, Y2
 	VHADDPS      Y2, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
+	VUNPCKLPS    X13, X0, X13
 	MOVQ         o0+64(FP), R8
-	VMOVUPS      X0, (R8)(DI*4)
+	VMOVUPS      X13, (R8)(DI*4)
 	ADDQ         $0x04, DI
 	JMP          block
 
@@ -865,20 +893,30 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y2, Y0, Y0
-	VHADDPS      Y6, Y4, Y4
+	VPERM2F128   $0x20, Y2, Y0, Y14
+	VPERM2F128   $0x31, Y2, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y6, Y4, Y14
+	VPERM2F128   $0x31, Y6, Y4, Y15
+	VADDPS       Y15, Y14, Y4
 	VHADDPS      Y4, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
+	VUNPCKLPS    X13, X0, X13
 	MOVQ         o0+64(FP), R9
-	VMOVUPS      X0, (R9)(R8*4)
-	VHADDPS      Y3, Y1, Y1
-	VHADDPS      Y7, Y5, Y5
+	VMOVUPS      X13, (R9)(R8*4)
+	VPERM2F128   $0x20, Y3, Y1, Y14
+	VPERM2F128   $0x31, Y3, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y7, Y5, Y14
+	VPERM2F128   $0x31, Y7, Y5, Y15
+	VADDPS       Y15, Y14, Y5
 	VHADDPS      Y5, Y1, Y1
+	VHADDPS      Y1, Y1, Y1
 	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
+	VUNPCKLPS    X13, X1, X13
 	MOVQ         o1+72(FP), R9
-	VMOVUPS      X1, (R9)(R8*4)
+	VMOVUPS      X13, (R9)(R8*4)
 	ADDQ         $0x04, R8
 	JMP          block
 
@@ -1013,24 +1051,32 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y4, Y0, Y0
-	VHADDPS      Y5, Y1, Y1
+	VPERM2F128   $0x20, Y4, Y0, Y14
+	VPERM2F128   $0x31, Y4, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y5, Y1, Y14
+	VPERM2F128   $0x31, Y5, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y6, Y2, Y14
+	VPERM2F128   $0x31, Y6, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VPERM2F128   $0x20, Y7, Y3, Y14
+	VPERM2F128   $0x31, Y7, Y3, Y15
+	VADDPS       Y15, Y14, Y3
 	VHADDPS      Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	MOVQ         o0+64(FP), R11
-	VMOVLPS      X0, (R11)(R10*4)
-	MOVQ         o1+72(FP), R11
-	VMOVHPS      X0, (R11)(R10*4)
-	VHADDPS      Y6, Y2, Y2
-	VHADDPS      Y7, Y3, Y3
 	VHADDPS      Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X13
-	VADDPS       X13, X2, X2
+	VHADDPS      Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X14
+	VUNPCKHPS    X13, X0, X15
+	MOVQ         o0+64(FP), R11
+	VMOVLPS      X14, (R11)(R10*4)
+	MOVQ         o1+72(FP), R11
+	VMOVHPS      X14, (R11)(R10*4)
 	MOVQ         o2+80(FP), R11
-	VMOVLPS      X2, (R11)(R10*4)
+	VMOVLPS      X15, (R11)(R10*4)
 	MOVQ         o3+88(FP), R11
-	VMOVHPS      X2, (R11)(R10*4)
+	VMOVHPS      X15, (R11)(R10*4)
 	ADDQ         $0x02, R10
 	JMP          block
 
@@ -1355,13 +1401,18 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y1, Y0, Y0
-	VHADDPS      Y3, Y2, Y2
+	VPERM2F128   $0x20, Y1, Y0, Y14
+	VPERM2F128   $0x31, Y1, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y3, Y2, Y14
+	VPERM2F128   $0x31, Y3, Y2, Y15
+	VADDPS       Y15, Y14, Y2
 	VHADDPS      Y2, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
+	VUNPCKLPS    X13, X0, X13
 	MOVQ         o0+64(FP), DI
-	VMOVUPS      X0, (DI)(SI*4)
+	VMOVUPS      X13, (DI)(SI*4)
 	ADDQ         $0x04, SI
 	JMP          block
 
@@ -1499,20 +1550,30 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y2, Y0, Y0
-	VHADDPS      Y6, Y4, Y4
+	VPERM2F128   $0x20, Y2, Y0, Y14
+	VPERM2F128   $0x31, Y2, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y6, Y4, Y14
+	VPERM2F128   $0x31, Y6, Y4, Y15
+	VADDPS       Y15, Y14, Y4
 	VHADDPS      Y4, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
+	VUNPCKLPS    X13, X0, X13
 	MOVQ         o0+64(FP), R8
-	VMOVUPS      X0, (R8)(DI*4)
-	VHADDPS      Y3, Y1, Y1
-	VHADDPS      Y7, Y5, Y5
+	VMOVUPS      X13, (R8)(DI*4)
+	VPERM2F128   $0x20, Y3, Y1, Y14
+	VPERM2F128   $0x31, Y3, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y7, Y5, Y14
+	VPERM2F128   $0x31, Y7, Y5, Y15
+	VADDPS       Y15, Y14, Y5
 	VHADDPS      Y5, Y1, Y1
+	VHADDPS      Y1, Y1, Y1
 	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
+	VUNPCKLPS    X13, X1, X13
 	MOVQ         o1+72(FP), R8
-	VMOVUPS      X1, (R8)(DI*4)
+	VMOVUPS      X13, (R8)(DI*4)
 	ADDQ         $0x04, DI
 	JMP          block
 
@@ -1653,24 +1714,32 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y4, Y0, Y0
-	VHADDPS      Y5, Y1, Y1
+	VPERM2F128   $0x20, Y4, Y0, Y14
+	VPERM2F128   $0x31, Y4, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y5, Y1, Y14
+	VPERM2F128   $0x31, Y5, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y6, Y2, Y14
+	VPERM2F128   $0x31, Y6, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VPERM2F128   $0x20, Y7, Y3, Y14
+	VPERM2F128   $0x31, Y7, Y3, Y15
+	VADDPS       Y15, Y14, Y3
 	VHADDPS      Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	MOVQ         o0+64(FP), R10
-	VMOVLPS      X0, (R10)(R9*4)
-	MOVQ         o1+72(FP), R10
-	VMOVHPS      X0, (R10)(R9*4)
-	VHADDPS      Y6, Y2, Y2
-	VHADDPS      Y7, Y3, Y3
 	VHADDPS      Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X13
-	VADDPS       X13, X2, X2
+	VHADDPS      Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X14
+	VUNPCKHPS    X13, X0, X15
+	MOVQ         o0+64(FP), R10
+	VMOVLPS      X14, (R10)(R9*4)
+	MOVQ         o1+72(FP), R10
+	VMOVHPS      X14, (R10)(R9*4)
 	MOVQ         o2+80(FP), R10
-	VMOVLPS      X2, (R10)(R9*4)
+	VMOVLPS      X15, (R10)(R9*4)
 	MOVQ         o3+88(FP), R10
-	VMOVHPS      X2, (R10)(R9*4)
+	VMOVHPS      X15, (R10)(R9*4)
 	ADDQ         $0x02, R9
 	JMP          block
 
@@ -2031,13 +2100,18 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y1, Y0, Y0
-	VHADDPS      Y3, Y2, Y2
+	VPERM2F128   $0x20, Y1, Y0, Y14
+	VPERM2F128   $0x31, Y1, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y3, Y2, Y14
+	VPERM2F128   $0x31, Y3, Y2, Y15
+	VADDPS       Y15, Y14, Y2
 	VHADDPS      Y2, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
+	VUNPCKLPS    X13, X0, X13
 	MOVQ         o0+64(FP), R8
-	VMOVUPS      X0, (R8)(DI*4)
+	VMOVUPS      X13, (R8)(DI*4)
 	ADDQ         $0x04, DI
 	JMP          block
 
@@ -2180,20 +2254,30 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y2, Y0, Y0
-	VHADDPS      Y6, Y4, Y4
+	VPERM2F128   $0x20, Y2, Y0, Y14
+	VPERM2F128   $0x31, Y2, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y6, Y4, Y14
+	VPERM2F128   $0x31, Y6, Y4, Y15
+	VADDPS       Y15, Y14, Y4
 	VHADDPS      Y4, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
+	VUNPCKLPS    X13, X0, X13
 	MOVQ         o0+64(FP), R9
-	VMOVUPS      X0, (R9)(R8*4)
-	VHADDPS      Y3, Y1, Y1
-	VHADDPS      Y7, Y5, Y5
+	VMOVUPS      X13, (R9)(R8*4)
+	VPERM2F128   $0x20, Y3, Y1, Y14
+	VPERM2F128   $0x31, Y3, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y7, Y5, Y14
+	VPERM2F128   $0x31, Y7, Y5, Y15
+	VADDPS       Y15, Y14, Y5
 	VHADDPS      Y5, Y1, Y1
+	VHADDPS      Y1, Y1, Y1
 	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
+	VUNPCKLPS    X13, X1, X13
 	MOVQ         o1+72(FP), R9
-	VMOVUPS      X1, (R9)(R8*4)
+	VMOVUPS      X13, (R9)(R8*4)
 	ADDQ         $0x04, R8
 	JMP          block
 
@@ -2337,24 +2421,32 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y4, Y0, Y0
-	VHADDPS      Y5, Y1, Y1
+	VPERM2F128   $0x20, Y4, Y0, Y14
+	VPERM2F128   $0x31, Y4, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y5, Y1, Y14
+	VPERM2F128   $0x31, Y5, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y6, Y2, Y14
+	VPERM2F128   $0x31, Y6, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VPERM2F128   $0x20, Y7, Y3, Y14
+	VPERM2F128   $0x31, Y7, Y3, Y15
+	VADDPS       Y15, Y14, Y3
 	VHADDPS      Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	MOVQ         o0+64(FP), R11
-	VMOVLPS      X0, (R11)(R10*4)
-	MOVQ         o1+72(FP), R11
-	VMOVHPS      X0, (R11)(R10*4)
-	VHADDPS      Y6, Y2, Y2
-	VHADDPS      Y7, Y3, Y3
 	VHADDPS      Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X13
-	VADDPS       X13, X2, X2
+	VHADDPS      Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X14
+	VUNPCKHPS    X13, X0, X15
+	MOVQ         o0+64(FP), R11
+	VMOVLPS      X14, (R11)(R10*4)
+	MOVQ         o1+72(FP), R11
+	VMOVHPS      X14, (R11)(R10*4)
 	MOVQ         o2+80(FP), R11
-	VMOVLPS      X2, (R11)(R10*4)
+	VMOVLPS      X15, (R11)(R10*4)
 	MOVQ         o3+88(FP), R11
-	VMOVHPS      X2, (R11)(R10*4)
+	VMOVHPS      X15, (R11)(R10*4)
 	ADDQ         $0x02, R10
 	JMP          block
 
@@ -2710,13 +2802,18 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y1, Y0, Y0
-	VHADDPS      Y3, Y2, Y2
+	VPERM2F128   $0x20, Y1, Y0, Y14
+	VPERM2F128   $0x31, Y1, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y3, Y2, Y14
+	VPERM2F128   $0x31, Y3, Y2, Y15
+	VADDPS       Y15, Y14, Y2
 	VHADDPS      Y2, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
+	VUNPCKLPS    X13, X0, X13
 	MOVQ         o0+64(FP), DI
-	VMOVUPS      X0, (DI)(SI*4)
+	VMOVUPS      X13, (DI)(SI*4)
 	ADDQ         $0x04, SI
 	JMP          block
 
@@ -2849,20 +2946,30 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y2, Y0, Y0
-	VHADDPS      Y6, Y4, Y4
+	VPERM2F128   $0x20, Y2, Y0, Y14
+	VPERM2F128   $0x31, Y2, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y6, Y4, Y14
+	VPERM2F128   $0x31, Y6, Y4, Y15
+	VADDPS       Y15, Y14, Y4
 	VHADDPS      Y4, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
+	VUNPCKLPS    X13, X0, X13
 	MOVQ         o0+64(FP), R8
-	VMOVUPS      X0, (R8)(DI*4)
-	VHADDPS      Y3, Y1, Y1
-	VHADDPS      Y7, Y5, Y5
+	VMOVUPS      X13, (R8)(DI*4)
+	VPERM2F128   $0x20, Y3, Y1, Y14
+	VPERM2F128   $0x31, Y3, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y7, Y5, Y14
+	VPERM2F128   $0x31, Y7, Y5, Y15
+	VADDPS       Y15, Y14, Y5
 	VHADDPS      Y5, Y1, Y1
+	VHADDPS      Y1, Y1, Y1
 	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
+	VUNPCKLPS    X13, X1, X13
 	MOVQ         o1+72(FP), R8
-	VMOVUPS      X1, (R8)(DI*4)
+	VMOVUPS      X13, (R8)(DI*4)
 	ADDQ         $0x04, DI
 	JMP          block
 
@@ -3000,24 +3107,32 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y4, Y0, Y0
-	VHADDPS      Y5, Y1, Y1
+	VPERM2F128   $0x20, Y4, Y0, Y14
+	VPERM2F128   $0x31, Y4, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y5, Y1, Y14
+	VPERM2F128   $0x31, Y5, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y6, Y2, Y14
+	VPERM2F128   $0x31, Y6, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VPERM2F128   $0x20, Y7, Y3, Y14
+	VPERM2F128   $0x31, Y7, Y3, Y15
+	VADDPS       Y15, Y14, Y3
 	VHADDPS      Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	MOVQ         o0+64(FP), R10
-	VMOVLPS      X0, (R10)(R9*4)
-	MOVQ         o1+72(FP), R10
-	VMOVHPS      X0, (R10)(R9*4)
-	VHADDPS      Y6, Y2, Y2
-	VHADDPS      Y7, Y3, Y3
 	VHADDPS      Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X13
-	VADDPS       X13, X2, X2
+	VHADDPS      Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X14
+	VUNPCKHPS    X13, X0, X15
+	MOVQ         o0+64(FP), R10
+	VMOVLPS      X14, (R10)(R9*4)
+	MOVQ         o1+72(FP), R10
+	VMOVHPS      X14, (R10)(R9*4)
 	MOVQ         o2+80(FP), R10
-	VMOVLPS      X2, (R10)(R9*4)
+	VMOVLPS      X15, (R10)(R9*4)
 	MOVQ         o3+88(FP), R10
-	VMOVHPS      X2, (R10)(R9*4)
+	VMOVHPS      X15, (R10)(R9*4)
 	ADDQ         $0x02, R9
 	JMP          block
 
@@ -3358,13 +3473,18 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y1, Y0, Y0
-	VHADDPS      Y3, Y2, Y2
+	VPERM2F128   $0x20, Y1, Y0, Y14
+	VPERM2F128   $0x31, Y1, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y3, Y2, Y14
+	VPERM2F128   $0x31, Y3, Y2, Y15
+	VADDPS       Y15, Y14, Y2
 	VHADDPS      Y2, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
+	VUNPCKLPS    X13, X0, X13
 	MOVQ         o0+64(FP), R8
-	VMOVUPS      X0, (R8)(DI*4)
+	VMOVUPS      X13, (R8)(DI*4)
 	ADDQ         $0x04, DI
 	JMP          block
 
@@ -3502,20 +3622,30 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y2, Y0, Y0
-	VHADDPS      Y6, Y4, Y4
+	VPERM2F128   $0x20, Y2, Y0, Y14
+	VPERM2F128   $0x31, Y2, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y6, Y4, Y14
+	VPERM2F128   $0x31, Y6, Y4, Y15
+	VADDPS       Y15, Y14, Y4
 	VHADDPS      Y4, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
+	VUNPCKLPS    X13, X0, X13
 	MOVQ         o0+64(FP), R9
-	VMOVUPS      X0, (R9)(R8*4)
-	VHADDPS      Y3, Y1, Y1
-	VHADDPS      Y7, Y5, Y5
+	VMOVUPS      X13, (R9)(R8*4)
+	VPERM2F128   $0x20, Y3, Y1, Y14
+	VPERM2F128   $0x31, Y3, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y7, Y5, Y14
+	VPERM2F128   $0x31, Y7, Y5, Y15
+	VADDPS       Y15, Y14, Y5
 	VHADDPS      Y5, Y1, Y1
+	VHADDPS      Y1, Y1, Y1
 	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
+	VUNPCKLPS    X13, X1, X13
 	MOVQ         o1+72(FP), R9
-	VMOVUPS      X1, (R9)(R8*4)
+	VMOVUPS      X13, (R9)(R8*4)
 	ADDQ         $0x04, R8
 	JMP          block
 
@@ -3656,24 +3786,32 @@ block_tail:
 	JMP         block_tail
 
 block_sum:
-	VHADDPS      Y4, Y0, Y0
-	VHADDPS      Y5, Y1, Y1
+	VPERM2F128   $0x20, Y4, Y0, Y14
+	VPERM2F128   $0x31, Y4, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y5, Y1, Y14
+	VPERM2F128   $0x31, Y5, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y6, Y2, Y14
+	VPERM2F128   $0x31, Y6, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VPERM2F128   $0x20, Y7, Y3, Y14
+	VPERM2F128   $0x31, Y7, Y3, Y15
+	VADDPS       Y15, Y14, Y3
 	VHADDPS      Y1, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	MOVQ         o0+64(FP), R11
-	VMOVLPS      X0, (R11)(R10*4)
-	MOVQ         o1+72(FP), R11
-	VMOVHPS      X0, (R11)(R10*4)
-	VHADDPS      Y6, Y2, Y2
-	VHADDPS      Y7, Y3, Y3
 	VHADDPS      Y3, Y2, Y2
-	VEXTRACTF128 $0x01, Y2, X13
-	VADDPS       X13, X2, X2
+	VHADDPS      Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X14
+	VUNPCKHPS    X13, X0, X15
+	MOVQ         o0+64(FP), R11
+	VMOVLPS      X14, (R11)(R10*4)
+	MOVQ         o1+72(FP), R11
+	VMOVHPS      X14, (R11)(R10*4)
 	MOVQ         o2+80(FP), R11
-	VMOVLPS      X2, (R11)(R10*4)
+	VMOVLPS      X15, (R11)(R10*4)
 	MOVQ         o3+88(FP), R11
-	VMOVHPS      X2, (R11)(R10*4)
+	VMOVHPS      X15, (R11)(R10*4)
 	ADDQ         $0x02, R10
 	JMP          block
 

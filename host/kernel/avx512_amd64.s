@@ -120,13 +120,18 @@ block_sum:
 	VADDPS        Y13, Y2, Y2
 	VEXTRACTF64X4 $0x01, Z3, Y13
 	VADDPS        Y13, Y3, Y3
-	VHADDPS       Y1, Y0, Y0
-	VHADDPS       Y3, Y2, Y2
+	VPERM2F128    $0x20, Y1, Y0, Y14
+	VPERM2F128    $0x31, Y1, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y3, Y2, Y14
+	VPERM2F128    $0x31, Y3, Y2, Y15
+	VADDPS        Y15, Y14, Y2
 	VHADDPS       Y2, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
+	VUNPCKLPS     X13, X0, X13
 	MOVQ          o0+64(FP), DI
-	VMOVUPS       X0, (DI)(SI*4)
+	VMOVUPS       X13, (DI)(SI*4)
 	ADDQ          $0x04, SI
 	JMP           block
 
@@ -257,13 +262,18 @@ block_sum:
 	VADDPS        Y13, Y4, Y4
 	VEXTRACTF64X4 $0x01, Z6, Y13
 	VADDPS        Y13, Y6, Y6
-	VHADDPS       Y2, Y0, Y0
-	VHADDPS       Y6, Y4, Y4
+	VPERM2F128    $0x20, Y2, Y0, Y14
+	VPERM2F128    $0x31, Y2, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y6, Y4, Y14
+	VPERM2F128    $0x31, Y6, Y4, Y15
+	VADDPS        Y15, Y14, Y4
 	VHADDPS       Y4, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
+	VUNPCKLPS     X13, X0, X13
 	MOVQ          o0+64(FP), R8
-	VMOVUPS       X0, (R8)(DI*4)
+	VMOVUPS       X13, (R8)(DI*4)
 	VEXTRACTF64X4 $0x01, Z1, Y13
 	VADDPS        Y13, Y1, Y1
 	VEXTRACTF64X4 $0x01, Z3, Y13
@@ -272,13 +282,18 @@ block_sum:
 	VADDPS        Y13, Y5, Y5
 	VEXTRACTF64X4 $0x01, Z7, Y13
 	VADDPS        Y13, Y7, Y7
-	VHADDPS       Y3, Y1, Y1
-	VHADDPS       Y7, Y5, Y5
+	VPERM2F128    $0x20, Y3, Y1, Y14
+	VPERM2F128    $0x31, Y3, Y1, Y15
+	VADDPS        Y15, Y14, Y1
+	VPERM2F128    $0x20, Y7, Y5, Y14
+	VPERM2F128    $0x31, Y7, Y5, Y15
+	VADDPS        Y15, Y14, Y5
 	VHADDPS       Y5, Y1, Y1
+	VHADDPS       Y1, Y1, Y1
 	VEXTRACTF128  $0x01, Y1, X13
-	VADDPS        X13, X1, X1
+	VUNPCKLPS     X13, X1, X13
 	MOVQ          o1+72(FP), R8
-	VMOVUPS       X1, (R8)(DI*4)
+	VMOVUPS       X13, (R8)(DI*4)
 	ADDQ          $0x04, DI
 	JMP           block
 
@@ -480,14 +495,14 @@ block_sum:
 	VSHUFF64X2    $0x88, Z14, Z12, Z21
 	VSHUFF64X2    $0xdd, Z14, Z12, Z22
 	VADDPS        Z21, Z22, Z12
-	VUNPCKLPS     Z4, Z0, Z21
-	VUNPCKHPS     Z4, Z0, Z22
+	VSHUFPS       $0x88, Z4, Z0, Z21
+	VSHUFPS       $0xdd, Z4, Z0, Z22
 	VADDPS        Z21, Z22, Z0
-	VUNPCKLPS     Z12, Z8, Z21
-	VUNPCKHPS     Z12, Z8, Z22
+	VSHUFPS       $0x88, Z12, Z8, Z21
+	VSHUFPS       $0xdd, Z12, Z8, Z22
 	VADDPS        Z21, Z22, Z8
-	VUNPCKLPD     Z8, Z0, Z21
-	VUNPCKHPD     Z8, Z0, Z22
+	VSHUFPS       $0x88, Z8, Z0, Z21
+	VSHUFPS       $0xdd, Z8, Z0, Z22
 	VADDPS        Z21, Z22, Z0
 	MOVQ          o0+64(FP), R10
 	VMOVUPS       X0, (R10)(R9*4)
@@ -832,13 +847,18 @@ block_sum:
 	VADDPS        Y13, Y2, Y2
 	VEXTRACTF64X4 $0x01, Z3, Y13
 	VADDPS        Y13, Y3, Y3
-	VHADDPS       Y1, Y0, Y0
-	VHADDPS       Y3, Y2, Y2
+	VPERM2F128    $0x20, Y1, Y0, Y14
+	VPERM2F128    $0x31, Y1, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y3, Y2, Y14
+	VPERM2F128    $0x31, Y3, Y2, Y15
+	VADDPS        Y15, Y14, Y2
 	VHADDPS       Y2, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
+	VUNPCKLPS     X13, X0, X13
 	MOVQ          o0+64(FP), R8
-	VMOVUPS       X0, (R8)(DI*4)
+	VMOVUPS       X13, (R8)(DI*4)
 	ADDQ          $0x04, DI
 	JMP           block
 
@@ -978,13 +998,18 @@ block_sum:
 	VADDPS        Y13, Y4, Y4
 	VEXTRACTF64X4 $0x01, Z6, Y13
 	VADDPS        Y13, Y6, Y6
-	VHADDPS       Y2, Y0, Y0
-	VHADDPS       Y6, Y4, Y4
+	VPERM2F128    $0x20, Y2, Y0, Y14
+	VPERM2F128    $0x31, Y2, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y6, Y4, Y14
+	VPERM2F128    $0x31, Y6, Y4, Y15
+	VADDPS        Y15, Y14, Y4
 	VHADDPS       Y4, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
+	VUNPCKLPS     X13, X0, X13
 	MOVQ          o0+64(FP), R9
-	VMOVUPS       X0, (R9)(R8*4)
+	VMOVUPS       X13, (R9)(R8*4)
 	VEXTRACTF64X4 $0x01, Z1, Y13
 	VADDPS        Y13, Y1, Y1
 	VEXTRACTF64X4 $0x01, Z3, Y13
@@ -993,13 +1018,18 @@ block_sum:
 	VADDPS        Y13, Y5, Y5
 	VEXTRACTF64X4 $0x01, Z7, Y13
 	VADDPS        Y13, Y7, Y7
-	VHADDPS       Y3, Y1, Y1
-	VHADDPS       Y7, Y5, Y5
+	VPERM2F128    $0x20, Y3, Y1, Y14
+	VPERM2F128    $0x31, Y3, Y1, Y15
+	VADDPS        Y15, Y14, Y1
+	VPERM2F128    $0x20, Y7, Y5, Y14
+	VPERM2F128    $0x31, Y7, Y5, Y15
+	VADDPS        Y15, Y14, Y5
 	VHADDPS       Y5, Y1, Y1
+	VHADDPS       Y1, Y1, Y1
 	VEXTRACTF128  $0x01, Y1, X13
-	VADDPS        X13, X1, X1
+	VUNPCKLPS     X13, X1, X13
 	MOVQ          o1+72(FP), R9
-	VMOVUPS       X1, (R9)(R8*4)
+	VMOVUPS       X13, (R9)(R8*4)
 	ADDQ          $0x04, R8
 	JMP           block
 
@@ -1210,14 +1240,14 @@ block_sum:
 	VSHUFF64X2    $0x88, Z14, Z12, Z21
 	VSHUFF64X2    $0xdd, Z14, Z12, Z22
 	VADDPS        Z21, Z22, Z12
-	VUNPCKLPS     Z4, Z0, Z21
-	VUNPCKHPS     Z4, Z0, Z22
+	VSHUFPS       $0x88, Z4, Z0, Z21
+	VSHUFPS       $0xdd, Z4, Z0, Z22
 	VADDPS        Z21, Z22, Z0
-	VUNPCKLPS     Z12, Z8, Z21
-	VUNPCKHPS     Z12, Z8, Z22
+	VSHUFPS       $0x88, Z12, Z8, Z21
+	VSHUFPS       $0xdd, Z12, Z8, Z22
 	VADDPS        Z21, Z22, Z8
-	VUNPCKLPD     Z8, Z0, Z21
-	VUNPCKHPD     Z8, Z0, Z22
+	VSHUFPS       $0x88, Z8, Z0, Z21
+	VSHUFPS       $0xdd, Z8, Z0, Z22
 	VADDPS        Z21, Z22, Z0
 	MOVQ          o0+64(FP), R11
 	VMOVUPS       X0, (R11)(R10*4)
@@ -1573,13 +1603,18 @@ block_sum:
 	VADDPS        Y13, Y2, Y2
 	VEXTRACTF64X4 $0x01, Z3, Y13
 	VADDPS        Y13, Y3, Y3
-	VHADDPS       Y1, Y0, Y0
-	VHADDPS       Y3, Y2, Y2
+	VPERM2F128    $0x20, Y1, Y0, Y14
+	VPERM2F128    $0x31, Y1, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y3, Y2, Y14
+	VPERM2F128    $0x31, Y3, Y2, Y15
+	VADDPS        Y15, Y14, Y2
 	VHADDPS       Y2, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
+	VUNPCKLPS     X13, X0, X13
 	MOVQ          o0+64(FP), DI
-	VMOVUPS       X0, (DI)(SI*4)
+	VMOVUPS       X13, (DI)(SI*4)
 	ADDQ          $0x04, SI
 	JMP           block
 
@@ -1725,13 +1760,18 @@ block_sum:
 	VADDPS        Y13, Y4, Y4
 	VEXTRACTF64X4 $0x01, Z6, Y13
 	VADDPS        Y13, Y6, Y6
-	VHADDPS       Y2, Y0, Y0
-	VHADDPS       Y6, Y4, Y4
+	VPERM2F128    $0x20, Y2, Y0, Y14
+	VPERM2F128    $0x31, Y2, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y6, Y4, Y14
+	VPERM2F128    $0x31, Y6, Y4, Y15
+	VADDPS        Y15, Y14, Y4
 	VHADDPS       Y4, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
+	VUNPCKLPS     X13, X0, X13
 	MOVQ          o0+64(FP), R8
-	VMOVUPS       X0, (R8)(DI*4)
+	VMOVUPS       X13, (R8)(DI*4)
 	VEXTRACTF64X4 $0x01, Z1, Y13
 	VADDPS        Y13, Y1, Y1
 	VEXTRACTF64X4 $0x01, Z3, Y13
@@ -1740,13 +1780,18 @@ block_sum:
 	VADDPS        Y13, Y5, Y5
 	VEXTRACTF64X4 $0x01, Z7, Y13
 	VADDPS        Y13, Y7, Y7
-	VHADDPS       Y3, Y1, Y1
-	VHADDPS       Y7, Y5, Y5
+	VPERM2F128    $0x20, Y3, Y1, Y14
+	VPERM2F128    $0x31, Y3, Y1, Y15
+	VADDPS        Y15, Y14, Y1
+	VPERM2F128    $0x20, Y7, Y5, Y14
+	VPERM2F128    $0x31, Y7, Y5, Y15
+	VADDPS        Y15, Y14, Y5
 	VHADDPS       Y5, Y1, Y1
+	VHADDPS       Y1, Y1, Y1
 	VEXTRACTF128  $0x01, Y1, X13
-	VADDPS        X13, X1, X1
+	VUNPCKLPS     X13, X1, X13
 	MOVQ          o1+72(FP), R8
-	VMOVUPS       X1, (R8)(DI*4)
+	VMOVUPS       X13, (R8)(DI*4)
 	ADDQ          $0x04, DI
 	JMP           block
 
@@ -1963,14 +2008,14 @@ block_sum:
 	VSHUFF64X2    $0x88, Z14, Z12, Z21
 	VSHUFF64X2    $0xdd, Z14, Z12, Z22
 	VADDPS        Z21, Z22, Z12
-	VUNPCKLPS     Z4, Z0, Z21
-	VUNPCKHPS     Z4, Z0, Z22
+	VSHUFPS       $0x88, Z4, Z0, Z21
+	VSHUFPS       $0xdd, Z4, Z0, Z22
 	VADDPS        Z21, Z22, Z0
-	VUNPCKLPS     Z12, Z8, Z21
-	VUNPCKHPS     Z12, Z8, Z22
+	VSHUFPS       $0x88, Z12, Z8, Z21
+	VSHUFPS       $0xdd, Z12, Z8, Z22
 	VADDPS        Z21, Z22, Z8
-	VUNPCKLPD     Z8, Z0, Z21
-	VUNPCKHPD     Z8, Z0, Z22
+	VSHUFPS       $0x88, Z8, Z0, Z21
+	VSHUFPS       $0xdd, Z8, Z0, Z22
 	VADDPS        Z21, Z22, Z0
 	MOVQ          o0+64(FP), R10
 	VMOVUPS       X0, (R10)(R9*4)
@@ -2362,13 +2407,18 @@ block_sum:
 	VADDPS        Y13, Y2, Y2
 	VEXTRACTF64X4 $0x01, Z3, Y13
 	VADDPS        Y13, Y3, Y3
-	VHADDPS       Y1, Y0, Y0
-	VHADDPS       Y3, Y2, Y2
+	VPERM2F128    $0x20, Y1, Y0, Y14
+	VPERM2F128    $0x31, Y1, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y3, Y2, Y14
+	VPERM2F128    $0x31, Y3, Y2, Y15
+	VADDPS        Y15, Y14, Y2
 	VHADDPS       Y2, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
+	VUNPCKLPS     X13, X0, X13
 	MOVQ          o0+64(FP), R8
-	VMOVUPS       X0, (R8)(DI*4)
+	VMOVUPS       X13, (R8)(DI*4)
 	ADDQ          $0x04, DI
 	JMP           block
 
@@ -2523,13 +2573,18 @@ block_sum:
 	VADDPS        Y13, Y4, Y4
 	VEXTRACTF64X4 $0x01, Z6, Y13
 	VADDPS        Y13, Y6, Y6
-	VHADDPS       Y2, Y0, Y0
-	VHADDPS       Y6, Y4, Y4
+	VPERM2F128    $0x20, Y2, Y0, Y14
+	VPERM2F128    $0x31, Y2, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y6, Y4, Y14
+	VPERM2F128    $0x31, Y6, Y4, Y15
+	VADDPS        Y15, Y14, Y4
 	VHADDPS       Y4, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
+	VUNPCKLPS     X13, X0, X13
 	MOVQ          o0+64(FP), R9
-	VMOVUPS       X0, (R9)(R8*4)
+	VMOVUPS       X13, (R9)(R8*4)
 	VEXTRACTF64X4 $0x01, Z1, Y13
 	VADDPS        Y13, Y1, Y1
 	VEXTRACTF64X4 $0x01, Z3, Y13
@@ -2538,13 +2593,18 @@ block_sum:
 	VADDPS        Y13, Y5, Y5
 	VEXTRACTF64X4 $0x01, Z7, Y13
 	VADDPS        Y13, Y7, Y7
-	VHADDPS       Y3, Y1, Y1
-	VHADDPS       Y7, Y5, Y5
+	VPERM2F128    $0x20, Y3, Y1, Y14
+	VPERM2F128    $0x31, Y3, Y1, Y15
+	VADDPS        Y15, Y14, Y1
+	VPERM2F128    $0x20, Y7, Y5, Y14
+	VPERM2F128    $0x31, Y7, Y5, Y15
+	VADDPS        Y15, Y14, Y5
 	VHADDPS       Y5, Y1, Y1
+	VHADDPS       Y1, Y1, Y1
 	VEXTRACTF128  $0x01, Y1, X13
-	VADDPS        X13, X1, X1
+	VUNPCKLPS     X13, X1, X13
 	MOVQ          o1+72(FP), R9
-	VMOVUPS       X1, (R9)(R8*4)
+	VMOVUPS       X13, (R9)(R8*4)
 	ADDQ          $0x04, R8
 	JMP           block
 
@@ -2770,14 +2830,14 @@ block_sum:
 	VSHUFF64X2    $0x88, Z14, Z12, Z21
 	VSHUFF64X2    $0xdd, Z14, Z12, Z22
 	VADDPS        Z21, Z22, Z12
-	VUNPCKLPS     Z4, Z0, Z21
-	VUNPCKHPS     Z4, Z0, Z22
+	VSHUFPS       $0x88, Z4, Z0, Z21
+	VSHUFPS       $0xdd, Z4, Z0, Z22
 	VADDPS        Z21, Z22, Z0
-	VUNPCKLPS     Z12, Z8, Z21
-	VUNPCKHPS     Z12, Z8, Z22
+	VSHUFPS       $0x88, Z12, Z8, Z21
+	VSHUFPS       $0xdd, Z12, Z8, Z22
 	VADDPS        Z21, Z22, Z8
-	VUNPCKLPD     Z8, Z0, Z21
-	VUNPCKHPD     Z8, Z0, Z22
+	VSHUFPS       $0x88, Z8, Z0, Z21
+	VSHUFPS       $0xdd, Z8, Z0, Z22
 	VADDPS        Z21, Z22, Z0
 	MOVQ          o0+64(FP), R11
 	VMOVUPS       X0, (R11)(R10*4)
@@ -3160,13 +3220,18 @@ block_sum:
 	VADDPS        Y13, Y2, Y2
 	VEXTRACTF64X4 $0x01, Z3, Y13
 	VADDPS        Y13, Y3, Y3
-	VHADDPS       Y1, Y0, Y0
-	VHADDPS       Y3, Y2, Y2
+	VPERM2F128    $0x20, Y1, Y0, Y14
+	VPERM2F128    $0x31, Y1, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y3, Y2, Y14
+	VPERM2F128    $0x31, Y3, Y2, Y15
+	VADDPS        Y15, Y14, Y2
 	VHADDPS       Y2, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
+	VUNPCKLPS     X13, X0, X13
 	MOVQ          o0+64(FP), DI
-	VMOVUPS       X0, (DI)(SI*4)
+	VMOVUPS       X13, (DI)(SI*4)
 	ADDQ          $0x04, SI
 	JMP           block
 
@@ -3302,13 +3367,18 @@ block_sum:
 	VADDPS        Y13, Y4, Y4
 	VEXTRACTF64X4 $0x01, Z6, Y13
 	VADDPS        Y13, Y6, Y6
-	VHADDPS       Y2, Y0, Y0
-	VHADDPS       Y6, Y4, Y4
+	VPERM2F128    $0x20, Y2, Y0, Y14
+	VPERM2F128    $0x31, Y2, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y6, Y4, Y14
+	VPERM2F128    $0x31, Y6, Y4, Y15
+	VADDPS        Y15, Y14, Y4
 	VHADDPS       Y4, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
+	VUNPCKLPS     X13, X0, X13
 	MOVQ          o0+64(FP), R8
-	VMOVUPS       X0, (R8)(DI*4)
+	VMOVUPS       X13, (R8)(DI*4)
 	VEXTRACTF64X4 $0x01, Z1, Y13
 	VADDPS        Y13, Y1, Y1
 	VEXTRACTF64X4 $0x01, Z3, Y13
@@ -3317,13 +3387,18 @@ block_sum:
 	VADDPS        Y13, Y5, Y5
 	VEXTRACTF64X4 $0x01, Z7, Y13
 	VADDPS        Y13, Y7, Y7
-	VHADDPS       Y3, Y1, Y1
-	VHADDPS       Y7, Y5, Y5
+	VPERM2F128    $0x20, Y3, Y1, Y14
+	VPERM2F128    $0x31, Y3, Y1, Y15
+	VADDPS        Y15, Y14, Y1
+	VPERM2F128    $0x20, Y7, Y5, Y14
+	VPERM2F128    $0x31, Y7, Y5, Y15
+	VADDPS        Y15, Y14, Y5
 	VHADDPS       Y5, Y1, Y1
+	VHADDPS       Y1, Y1, Y1
 	VEXTRACTF128  $0x01, Y1, X13
-	VADDPS        X13, X1, X1
+	VUNPCKLPS     X13, X1, X13
 	MOVQ          o1+72(FP), R8
-	VMOVUPS       X1, (R8)(DI*4)
+	VMOVUPS       X13, (R8)(DI*4)
 	ADDQ          $0x04, DI
 	JMP           block
 
@@ -3530,14 +3605,14 @@ block_sum:
 	VSHUFF64X2    $0x88, Z14, Z12, Z21
 	VSHUFF64X2    $0xdd, Z14, Z12, Z22
 	VADDPS        Z21, Z22, Z12
-	VUNPCKLPS     Z4, Z0, Z21
-	VUNPCKHPS     Z4, Z0, Z22
+	VSHUFPS       $0x88, Z4, Z0, Z21
+	VSHUFPS       $0xdd, Z4, Z0, Z22
 	VADDPS        Z21, Z22, Z0
-	VUNPCKLPS     Z12, Z8, Z21
-	VUNPCKHPS     Z12, Z8, Z22
+	VSHUFPS       $0x88, Z12, Z8, Z21
+	VSHUFPS       $0xdd, Z12, Z8, Z22
 	VADDPS        Z21, Z22, Z8
-	VUNPCKLPD     Z8, Z0, Z21
-	VUNPCKHPD     Z8, Z0, Z22
+	VSHUFPS       $0x88, Z8, Z0, Z21
+	VSHUFPS       $0xdd, Z8, Z0, Z22
 	VADDPS        Z21, Z22, Z0
 	MOVQ          o0+64(FP), R10
 	VMOVUPS       X0, (R10)(R9*4)
@@ -3903,13 +3978,18 @@ block_sum:
 	VADDPS        Y13, Y2, Y2
 	VEXTRACTF64X4 $0x01, Z3, Y13
 	VADDPS        Y13, Y3, Y3
-	VHADDPS       Y1, Y0, Y0
-	VHADDPS       Y3, Y2, Y2
+	VPERM2F128    $0x20, Y1, Y0, Y14
+	VPERM2F128    $0x31, Y1, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y3, Y2, Y14
+	VPERM2F128    $0x31, Y3, Y2, Y15
+	VADDPS        Y15, Y14, Y2
 	VHADDPS       Y2, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
+	VUNPCKLPS     X13, X0, X13
 	MOVQ          o0+64(FP), R8
-	VMOVUPS       X0, (R8)(DI*4)
+	VMOVUPS       X13, (R8)(DI*4)
 	ADDQ          $0x04, DI
 	JMP           block
 
@@ -4054,13 +4134,18 @@ block_sum:
 	VADDPS        Y13, Y4, Y4
 	VEXTRACTF64X4 $0x01, Z6, Y13
 	VADDPS        Y13, Y6, Y6
-	VHADDPS       Y2, Y0, Y0
-	VHADDPS       Y6, Y4, Y4
+	VPERM2F128    $0x20, Y2, Y0, Y14
+	VPERM2F128    $0x31, Y2, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y6, Y4, Y14
+	VPERM2F128    $0x31, Y6, Y4, Y15
+	VADDPS        Y15, Y14, Y4
 	VHADDPS       Y4, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
+	VUNPCKLPS     X13, X0, X13
 	MOVQ          o0+64(FP), R9
-	VMOVUPS       X0, (R9)(R8*4)
+	VMOVUPS       X13, (R9)(R8*4)
 	VEXTRACTF64X4 $0x01, Z1, Y13
 	VADDPS        Y13, Y1, Y1
 	VEXTRACTF64X4 $0x01, Z3, Y13
@@ -4069,13 +4154,18 @@ block_sum:
 	VADDPS        Y13, Y5, Y5
 	VEXTRACTF64X4 $0x01, Z7, Y13
 	VADDPS        Y13, Y7, Y7
-	VHADDPS       Y3, Y1, Y1
-	VHADDPS       Y7, Y5, Y5
+	VPERM2F128    $0x20, Y3, Y1, Y14
+	VPERM2F128    $0x31, Y3, Y1, Y15
+	VADDPS        Y15, Y14, Y1
+	VPERM2F128    $0x20, Y7, Y5, Y14
+	VPERM2F128    $0x31, Y7, Y5, Y15
+	VADDPS        Y15, Y14, Y5
 	VHADDPS       Y5, Y1, Y1
+	VHADDPS       Y1, Y1, Y1
 	VEXTRACTF128  $0x01, Y1, X13
-	VADDPS        X13, X1, X1
+	VUNPCKLPS     X13, X1, X13
 	MOVQ          o1+72(FP), R9
-	VMOVUPS       X1, (R9)(R8*4)
+	VMOVUPS       X13, (R9)(R8*4)
 	ADDQ          $0x04, R8
 	JMP           block
 
@@ -4291,14 +4381,14 @@ block_sum:
 	VSHUFF64X2    $0x88, Z14, Z12, Z21
 	VSHUFF64X2    $0xdd, Z14, Z12, Z22
 	VADDPS        Z21, Z22, Z12
-	VUNPCKLPS     Z4, Z0, Z21
-	VUNPCKHPS     Z4, Z0, Z22
+	VSHUFPS       $0x88, Z4, Z0, Z21
+	VSHUFPS       $0xdd, Z4, Z0, Z22
 	VADDPS        Z21, Z22, Z0
-	VUNPCKLPS     Z12, Z8, Z21
-	VUNPCKHPS     Z12, Z8, Z22
+	VSHUFPS       $0x88, Z12, Z8, Z21
+	VSHUFPS       $0xdd, Z12, Z8, Z22
 	VADDPS        Z21, Z22, Z8
-	VUNPCKLPD     Z8, Z0, Z21
-	VUNPCKHPD     Z8, Z0, Z22
+	VSHUFPS       $0x88, Z8, Z0, Z21
+	VSHUFPS       $0xdd, Z8, Z0, Z22
 	VADDPS        Z21, Z22, Z0
 	MOVQ          o0+64(FP), R11
 	VMOVUPS       X0, (R11)(R10*4)

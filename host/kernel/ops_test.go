@@ -548,3 +548,47 @@ func TestKernelsDoNotAllocate(t *testing.T) {
 		}
 	})
 }
+
+// Within a level a score is the same number however it is asked for: in a
+// list or a range, alone or beside other rows and queries, as a product.
+func TestScoresAreTheSameHoweverAsked(t *testing.T) {
+	atEveryLevel(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(29, 9))
+		for _, dtype := range dtypes {
+			for _, dim := range dims {
+				const n = 11
+				rows := store(dtype, random(r, n*dim), dim)
+				a := random(r, MaxQueries*dim)
+				var qs [][]float32
+				for j := range MaxQueries {
+					qs = append(qs, a[j*dim:(j+1)*dim])
+				}
+				scratch := make([]float32, GEMMScratch(dim))
+				want := outputs(MaxQueries, n)
+				for j := range qs {
+					for i := range n {
+						ScoreRange(qs[j:j+1], rows, i, i+1, [][]float32{want[j][i:]}, scratch)
+					}
+				}
+				ids := make([]uint32, n)
+				for i := range ids {
+					ids[i] = uint32(i)
+				}
+				for nq := 1; nq <= MaxQueries; nq++ {
+					list, rng, product := outputs(nq, n), outputs(nq, n), make([]float32, nq*n)
+					ScoreList(qs[:nq], rows, ids, list, scratch)
+					ScoreRange(qs[:nq], rows, 0, n, rng, scratch)
+					MatMul(a, nq, rows, 0, n, product, n, scratch)
+					for j := range nq {
+						if !slices.Equal(list[j], want[j]) || !slices.Equal(rng[j], want[j]) {
+							t.Fatalf("%v dim %d, %d queries: scores differ from those of one row and one query", dtype, dim, nq)
+						}
+						if active != nil && !slices.Equal(product[j*n:(j+1)*n], want[j]) {
+							t.Fatalf("%v dim %d, %d rows: products differ from scores", dtype, dim, nq)
+						}
+					}
+				}
+			}
+		}
+	})
+}

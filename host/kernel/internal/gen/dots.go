@@ -175,6 +175,8 @@ func (d *dotter) out(j int) Mem {
 }
 
 // store sums the accumulators across lanes and writes the block's results.
+// Every form adds in one order, so that a score does not depend on what else
+// is asked for: halves of 256 bits, halves of 128, then neighbours twice.
 func (d *dotter) store(rows int) {
 	switch {
 	case rows == 1:
@@ -191,31 +193,43 @@ func (d *dotter) store(rows int) {
 		d.store4x4()
 	case rows == 4:
 		for j := range d.nq {
-			var y [4]VecPhysical
-			for r := range y {
-				y[r] = d.fold(d.acc(r, j), 13)
+			for r := range rows {
+				d.fold(d.acc(r, j), 13)
 			}
-			VHADDPS(y[1], y[0], y[0])
-			VHADDPS(y[3], y[2], y[2])
-			VHADDPS(y[2], y[0], y[0])
-			VEXTRACTF128(U8(1), y[0], X13)
-			x := xmm[d.acc(0, j)]
-			VADDPS(X13, x, x)
-			VMOVUPS(x, d.out(j))
+			a, b := d.acc(0, j), d.acc(2, j)
+			halves(a, d.acc(1, j))
+			halves(b, d.acc(3, j))
+			VHADDPS(ymm[b], ymm[a], ymm[a])
+			VHADDPS(ymm[a], ymm[a], ymm[a]) // rows 0 2 0 2, 1 3 1 3
+			VEXTRACTF128(U8(1), ymm[a], X13)
+			VUNPCKLPS(X13, xmm[a], X13)
+			VMOVUPS(X13, d.out(j))
 		}
 	default: // 2 rows x 4 queries
-		for j := 0; j < d.nq; j += 2 {
-			a, b := ymm[d.acc(0, j)], ymm[d.acc(0, j+1)]
-			VHADDPS(ymm[d.acc(1, j)], a, a)
-			VHADDPS(ymm[d.acc(1, j+1)], b, b)
-			VHADDPS(b, a, a)
-			VEXTRACTF128(U8(1), a, X13)
-			x := xmm[d.acc(0, j)]
-			VADDPS(X13, x, x)
-			VMOVLPS(x, d.out(j))
-			VMOVHPS(x, d.out(j+1))
+		for j := range d.nq {
+			halves(d.acc(0, j), d.acc(1, j))
 		}
+		a, b, c, e := ymm[d.acc(0, 0)], ymm[d.acc(0, 1)], ymm[d.acc(0, 2)], ymm[d.acc(0, 3)]
+		VHADDPS(b, a, a)
+		VHADDPS(e, c, c)
+		VHADDPS(c, a, a) // row 0 of all queries, row 1 of all queries
+		x := xmm[d.acc(0, 0)]
+		VEXTRACTF128(U8(1), a, X13)
+		VUNPCKLPS(X13, x, X14)
+		VUNPCKHPS(X13, x, X15)
+		VMOVLPS(X14, d.out(0))
+		VMOVHPS(X14, d.out(1))
+		VMOVLPS(X15, d.out(2))
+		VMOVHPS(X15, d.out(3))
 	}
+}
+
+// halves adds the 128-bit halves of two registers: those of a to the low
+// half of a, those of b to its high half.
+func halves(a, b int) {
+	VPERM2F128(U8(0x20), ymm[b], ymm[a], Y14)
+	VPERM2F128(U8(0x31), ymm[b], ymm[a], Y15)
+	VADDPS(Y15, Y14, ymm[a])
 }
 
 // fold adds the halves of accumulator a into its low 256 bits.
@@ -245,19 +259,16 @@ func (d *dotter) store4x4() {
 		lanes(d.acc(r, 2), d.acc(r, 3), 0x44, 0xee)
 		lanes(d.acc(r, 0), d.acc(r, 2), 0x88, 0xdd)
 	}
-	unpack := func(a, b int) {
+	neighbours := func(a, b int) {
 		pair(func(x, y VecPhysical) {
-			VUNPCKLPS(zmm[b], zmm[a], x)
-			VUNPCKHPS(zmm[b], zmm[a], y)
+			VSHUFPS(U8(0x88), zmm[b], zmm[a], x)
+			VSHUFPS(U8(0xdd), zmm[b], zmm[a], y)
 		}, a, b)
 	}
-	unpack(d.acc(0, 0), d.acc(1, 0))
-	unpack(d.acc(2, 0), d.acc(3, 0))
-	a, b := d.acc(0, 0), d.acc(2, 0)
-	pair(func(x, y VecPhysical) {
-		VUNPCKLPD(zmm[b], zmm[a], x)
-		VUNPCKHPD(zmm[b], zmm[a], y)
-	}, a, b)
+	neighbours(d.acc(0, 0), d.acc(1, 0))
+	neighbours(d.acc(2, 0), d.acc(3, 0))
+	neighbours(d.acc(0, 0), d.acc(2, 0))
+	a := d.acc(0, 0)
 	VMOVUPS(xmm[a], d.out(0))
 	for j := 1; j < 4; j++ {
 		VEXTRACTF32X4(U8(j), zmm[a], d.out(j))
