@@ -6,7 +6,7 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-race test-long fuzz check bench plugins generate
+.PHONY: help build demo test test-race test-long fuzz check bench plugins kernels generate
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
@@ -32,7 +32,15 @@ test-race: ## run the tests of the concurrent packages under the race detector
 
 test-long: ## run what takes longer: soak tests, accuracy of the reference model, fuzzing
 	RA_LONG=1 $(GO) test -timeout 60m ./...
-	$(MAKE) --no-print-directory fuzz
+	$(MAKE) --no-print-directory test-levels fuzz
+
+# The tests of host/kernel go through all levels by themselves. A cached result
+# would not know of the variable.
+.PHONY: test-levels
+test-levels: ## run what computes with the kernels of every level (the best one where the CPU lacks a level)
+	@for level in generic avx2 avx512; do \
+		echo "RA_KERNEL=$$level"; RA_KERNEL=$$level $(GO) test -count=1 ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine || exit 1; \
+	done
 
 FUZZTIME ?= 20s
 fuzz: ## run every fuzz target for FUZZTIME
@@ -47,18 +55,28 @@ check: ## formatting, vet, lint, generated files current, cross-builds
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
+	cd $(KERNEL_GEN) && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
 	GOOS=wasip1 GOARCH=wasm $(GO) vet ./sdk/go ./plugins/search/...
 	@for p in $(PLATFORMS); do echo "build $$p"; GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -o /dev/null ./host/cmd/ra || exit 1; done
 	$(MAKE) --no-print-directory generated
 
 .PHONY: generated
 generated: generate ## fail when generated files are not current
-	@git diff --exit-code --stat -- plugins/dist || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
+	@git diff --exit-code --stat -- plugins/dist 'host/kernel/avx*' || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
 
-generate: plugins ## rebuild all generated files
+generate: plugins kernels ## rebuild all generated files
 
 plugins: ## rebuild the built-in plugins under plugins/dist
 	GO=$(GO) ./plugins/build.sh
+
+KERNEL_GEN = host/kernel/internal/gen
+
+# The generator is a module of its own: the assembler is no dependency of ra.
+kernels: ## rebuild the assembly of host/kernel
+	@for level in avx2 avx512; do \
+		(cd $(KERNEL_GEN) && GOWORK=off $(GO) run . -level $$level -pkg kernel \
+			-out ../../$${level}_amd64.s -stubs ../../$${level}_amd64.go) || exit 1; \
+	done
 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...

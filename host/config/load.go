@@ -14,6 +14,8 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/agnivade/levenshtein"
+
+	"github.com/retrievalattention/ra/host/kernel"
 )
 
 // FileName is the file that is read from the working directory when no other
@@ -242,7 +244,7 @@ const FileEnv = "RA_CONFIG"
 // setEnv applies the environment.
 func (r *Resolved) setEnv(environ []string) error {
 	fields := map[string]field{}
-	names := []string{FileEnv}
+	names := []string{FileEnv, kernel.LevelEnv} // these set no key, and are no mistakes
 	for _, f := range r.fields() {
 		fields[envName(f.key)] = f
 		names = append(names, envName(f.key))
@@ -255,7 +257,7 @@ func (r *Resolved) setEnv(environ []string) error {
 			if err := r.set(f, value, FromEnv); err != nil {
 				return fmt.Errorf("%w: environment variable %s: %w", ErrInvalid, name, err)
 			}
-		case strings.HasPrefix(name, "RA_") && name != FileEnv:
+		case strings.HasPrefix(name, "RA_") && name != FileEnv && name != kernel.LevelEnv:
 			note := fmt.Sprintf("environment variable %s sets no key", name)
 			if near := nearest(name, names); near != "" {
 				note += "; the nearest that does is " + near

@@ -58,9 +58,7 @@ func (p *Partial) weight(logit float32) float32 {
 		if p.Sum != 0 {
 			c := exp32(p.Max - logit)
 			p.Sum *= c
-			for i := range p.Acc {
-				p.Acc[i] *= c
-			}
+			rescale(c, p.Acc)
 		}
 		p.Max = logit
 	}
@@ -94,6 +92,10 @@ func (p *Partial) Merge(o *Partial) {
 // logit = scale * q.k + bias[i]; a nil bias is zero.
 // scratch has length keys.Dim+values.Dim.
 func AttendList(q []float32, keys, values Rows, ids []uint32, bias []float32, scale float32, p *Partial, scratch []float32) {
+	if active != nil && keys.Dim > 0 && values.Dim > 0 {
+		active.attendList(q, keys, values, ids, bias, scale, p, scratch)
+		return
+	}
 	ks, vs := scratch[:keys.Dim], scratch[keys.Dim:]
 	for i, id := range ids {
 		logit := scale * Dot(q, widened(keys, int(id), ks))
@@ -107,6 +109,10 @@ func AttendList(q []float32, keys, values Rows, ids []uint32, bias []float32, sc
 // axpy adds w*x to y.
 func axpy(w float32, x, y []float32) {
 	y = y[:len(x)]
+	if active != nil {
+		pieces(len(x), func(lo, n int) { active.axpy(w, &x[lo], &y[lo], n) })
+		return
+	}
 	for len(x) >= 4 && len(y) >= 4 {
 		y[0] += w * x[0]
 		y[1] += w * x[1]
@@ -116,5 +122,16 @@ func axpy(w float32, x, y []float32) {
 	}
 	for i, v := range x {
 		y[i] += w * v
+	}
+}
+
+// rescale multiplies x by c.
+func rescale(c float32, x []float32) {
+	if active != nil {
+		pieces(len(x), func(lo, n int) { active.scale(c, &x[lo], n) })
+		return
+	}
+	for i := range x {
+		x[i] *= c
 	}
 }

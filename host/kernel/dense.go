@@ -5,6 +5,13 @@ import "math"
 // RMSNorm writes x / rms(x) * weight to out (all of one length), with
 // rms(x) = sqrt(mean(x^2) + eps). out may be x.
 func RMSNorm(x, weight []float32, eps float32, out []float32) {
+	n := len(x)
+	weight, out = weight[:n], out[:n]
+	if active != nil && n > 0 {
+		inv := float32(1 / math.Sqrt(active.sumSquares(&x[0], n)/float64(n)+float64(eps)))
+		active.normMul(&x[0], &weight[0], inv, &out[0], n)
+		return
+	}
 	var ss float64
 	for _, v := range x {
 		ss += float64(v) * float64(v)
@@ -29,6 +36,10 @@ func RoPETable(pos int, invFreq, cos, sin []float32) {
 func RoPE(x, cos, sin []float32) {
 	h := len(cos)
 	a, b := x[:h], x[h:2*h]
+	if active != nil && h > 0 {
+		active.rope(&a[0], &b[0], &cos[0], &sin[:h][0], h)
+		return
+	}
 	for i, c := range cos {
 		s := sin[i]
 		u, v := a[i], b[i]
@@ -39,6 +50,11 @@ func RoPE(x, cos, sin []float32) {
 
 // SiLUGate writes silu(gate) * up to gate, silu(x) = x / (1 + exp(-x)).
 func SiLUGate(gate, up []float32) {
+	up = up[:len(gate)]
+	if active != nil {
+		pieces(len(gate), func(lo, n int) { active.siluGate(&gate[lo], &up[lo], n) })
+		return
+	}
 	for i, g := range gate {
 		gate[i] = g / (1 + float32(math.Exp(-float64(g)))) * up[i]
 	}

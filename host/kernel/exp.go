@@ -37,6 +37,10 @@ func exp32(x float32) float32 {
 // ExpInPlace replaces every logit x by exp(x - shift) and returns the sum.
 func ExpInPlace(x []float32, shift float32) float32 {
 	var sum float32
+	if active != nil {
+		pieces(len(x), func(lo, n int) { sum += active.expSum(&x[lo], n, shift) })
+		return sum
+	}
 	for i, v := range x {
 		w := exp32(v - shift)
 		x[i] = w

@@ -17,6 +17,10 @@ func CausalScratch(dim int) int { return 2*tileRows*dim + queryTile*tileRows + q
 // a decode step does. Several calls over disjoint ranges build up one softmax.
 func AttendCausal(q []float32, n, first int, keys, values Rows, lo, hi int, scale float32, ps []Partial, scratch []float32) {
 	d := keys.Dim
+	if active != nil && d > 0 {
+		active.attendCausal(q, n, first, keys, values, lo, hi, scale, ps, scratch)
+		return
+	}
 	kt, scratch := scratch[:tileRows*d], scratch[tileRows*d:]
 	vt, scratch := scratch[:tileRows*d], scratch[tileRows*d:]
 	s, qt := scratch[:queryTile*tileRows], scratch[queryTile*tileRows:][:queryTile*d]

@@ -14,6 +14,10 @@ func GEMMScratch(dim int) int { return tileRows * dim }
 // that workers can split the outputs. scratch has [GEMMScratch](w.Dim) f32.
 func MatMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
 	d := w.Dim
+	if active != nil && d > 0 {
+		active.matMul(a, n, w, lo, hi, c, ldc, scratch)
+		return
+	}
 	for j := lo; j < hi; j += tileRows {
 		m := min(tileRows, hi-j)
 		tile := widenTile(w, j, m, scratch)

@@ -74,6 +74,10 @@ func (r Rows) Slice(lo, hi int) Rows {
 // Widen writes row i as f32 to dst (length Dim).
 func (r Rows) Widen(i int, dst []float32) {
 	lo, hi := i*r.Dim, (i+1)*r.Dim
+	if active != nil && r.DType != F32 && r.Dim > 0 {
+		active.tile(r, i, 1, dst)
+		return
+	}
 	switch r.DType {
 	case F32:
 		copy(dst, r.F32[lo:hi])

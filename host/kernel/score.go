@@ -5,6 +5,10 @@ import "math"
 // ScoreList writes out[j][i] = qs[j] . rows[ids[i]] for each of the 1 to
 // [MaxQueries] queries (f32, length rows.Dim). scratch has length rows.Dim.
 func ScoreList(qs [][]float32, rows Rows, ids []uint32, out [][]float32, scratch []float32) {
+	if active != nil && rows.Dim > 0 {
+		active.scoreList(qs, rows, ids, out)
+		return
+	}
 	for i, id := range ids {
 		row := widened(rows, int(id), scratch)
 		for j, q := range qs {
@@ -16,6 +20,10 @@ func ScoreList(qs [][]float32, rows Rows, ids []uint32, out [][]float32, scratch
 // ScoreRange writes out[j][i-lo] = qs[j] . rows[i] for i in [lo, hi).
 // scratch has length rows.Dim.
 func ScoreRange(qs [][]float32, rows Rows, lo, hi int, out [][]float32, scratch []float32) {
+	if active != nil && rows.Dim > 0 {
+		active.scoreRange(qs, rows, lo, hi, out)
+		return
+	}
 	for i := lo; i < hi; i++ {
 		row := widened(rows, i, scratch)
 		for j, q := range qs {
@@ -82,16 +90,42 @@ func worse(a, b scored) bool {
 
 // Push offers ids first, first+1, ... with the given scores.
 func (t *TopK) Push(first uint32, scores []float32) {
-	for i, s := range scores {
-		t.push(scored{s, first + uint32(i)})
+	for i := 0; i < len(scores); i++ {
+		if i = t.skip(scores, i); i < len(scores) {
+			t.push(scored{scores[i], first + uint32(i)})
+		}
 	}
 }
 
 // PushList offers ids[i] with scores[i].
 func (t *TopK) PushList(ids []uint32, scores []float32) {
-	for i, s := range scores {
-		t.push(scored{s, ids[i]})
+	for i := 0; i < len(scores); i++ {
+		if i = t.skip(scores, i); i < len(scores) {
+			t.push(scored{scores[i], ids[i]})
+		}
 	}
+}
+
+// skip returns the first index from i on whose score may enter the full
+// collector: most do not, and a vector compare passes over them at once. An
+// equal score may, by its id.
+func (t *TopK) skip(scores []float32, i int) int {
+	if active == nil || len(t.heap) < t.k || t.k == 0 {
+		return i
+	}
+	least := t.heap[0].score
+	if scores[i] >= least || least < -math.MaxFloat32 { // a NaN counts as -Inf
+		return i
+	}
+	for i < len(scores) {
+		n := min(callElements, len(scores)-i)
+		at := active.firstAtLeast(&scores[i], n, least)
+		i += at
+		if at < n {
+			break
+		}
+	}
+	return i
 }
 
 func (t *TopK) push(e scored) {

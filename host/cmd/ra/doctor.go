@@ -14,6 +14,7 @@ import (
 
 	"github.com/retrievalattention/ra/host/compute"
 	"github.com/retrievalattention/ra/host/config"
+	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/plugin"
 )
 
@@ -62,7 +63,8 @@ func examine(ctx context.Context, g *globals) (findings []finding, first error) 
 		}
 		findings = append(findings, f)
 	}
-	add("cpu", fmt.Sprintf("%s/%s, %d cores in use, features: %s; kernels: generic Go", runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), cpuFeatures()), nil, "")
+	add("cpu", fmt.Sprintf("%s/%s, %d cores in use, features: %s", runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), cpuFeatures()), nil, "")
+	add("kernels", describeKernels(kernel.Level(), kernel.LevelNote()), nil, "")
 	add("gpu", "not used: this version computes on the CPU", nil, "")
 	cfg, err := g.load(nil)
 	if err != nil {
@@ -87,6 +89,13 @@ func examine(ctx context.Context, g *globals) (findings []finding, first error) 
 	i := p.Info()
 	add("search plugin", fmt.Sprintf("%s %s, %s, %s", i.Name, i.Version, i.Runtime, i.Digest), p.Close(), "")
 	return findings, first
+}
+
+func describeKernels(level, note string) string {
+	if note == "" {
+		return level
+	}
+	return level + " (" + note + ")"
 }
 
 func describeConfig(c *config.Resolved) string {

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	referencemodel "github.com/retrievalattention/ra/examples/reference-model"
+	"github.com/retrievalattention/ra/host/kernel"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -280,10 +281,13 @@ func TestInterrupted(t *testing.T) {
 func TestDoctor(t *testing.T) {
 	t.Chdir(t.TempDir())
 	code, out, stderr := ra(t, nil, "", "doctor")
-	for _, w := range []string{"cpu", "gpu", "model", "139264 tokens", "flat", "sha256:"} {
+	for _, w := range []string{"cpu", "kernels", kernel.Level(), "gpu", "model", "139264 tokens", "flat", "sha256:"} {
 		if code != exitOK || !strings.Contains(out, w) {
 			t.Errorf("exit code %d, no %q in %s%s", code, w, out, stderr)
 		}
+	}
+	if got := describeKernels("avx2", "why"); got != "avx2 (why)" {
+		t.Errorf("kernels with a note: %q", got)
 	}
 	code, out, _ = ra(t, []string{"RA_SEARCH_PLUGIN=none"}, "", "doctor", "--json")
 	var findings []finding

@@ -1,0 +1,6 @@
+//go:build !amd64
+
+package kernel
+
+// vectorLevels returns the levels above generic: none on this architecture.
+func vectorLevels() []level { return nil }
