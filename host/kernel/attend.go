@@ -51,17 +51,23 @@ func (p *Partial) Add(logit float32, value []float32) {
 	axpy(w, value, p.Acc)
 }
 
-// weight rescales the state so that logit fits below Max, adds the token's
-// weight to Sum and returns it.
-func (p *Partial) weight(logit float32) float32 {
-	if logit > p.Max {
-		if p.Sum != 0 {
-			c := exp32(p.Max - logit)
-			p.Sum *= c
-			rescale(c, p.Acc)
-		}
-		p.Max = logit
+// raise rescales the state so that a logit of m does not lie above Max.
+func (p *Partial) raise(m float32) {
+	if !(m > p.Max) {
+		return
 	}
+	if p.Sum != 0 {
+		c := exp32(p.Max - m)
+		p.Sum *= c
+		rescale(c, p.Acc)
+	}
+	p.Max = m
+}
+
+// weight makes room for logit below Max, adds the token's weight to Sum and
+// returns it.
+func (p *Partial) weight(logit float32) float32 {
+	p.raise(logit)
 	if math.IsInf(float64(logit), -1) {
 		return 0
 	}

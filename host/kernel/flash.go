@@ -17,10 +17,6 @@ func CausalScratch(dim int) int { return 2*tileRows*dim + queryTile*tileRows + q
 // a decode step does. Several calls over disjoint ranges build up one softmax.
 func AttendCausal(q []float32, n, first int, keys, values Rows, lo, hi int, scale float32, ps []Partial, scratch []float32) {
 	d := keys.Dim
-	if active != nil && d > 0 {
-		active.attendCausal(q, n, first, keys, values, lo, hi, scale, ps, scratch)
-		return
-	}
 	kt, scratch := scratch[:tileRows*d], scratch[tileRows*d:]
 	vt, scratch := scratch[:tileRows*d], scratch[tileRows*d:]
 	s, qt := scratch[:queryTile*tileRows], scratch[queryTile*tileRows:][:queryTile*d]
@@ -32,40 +28,37 @@ func AttendCausal(q []float32, n, first int, keys, values Rows, lo, hi int, scal
 		end := min(hi, first+i+m)
 		for j := lo; j < end; j += tileRows {
 			w := min(tileRows, end-j)
-			k, v := widenTile(keys, j, w, kt), widenTile(values, j, w, vt)
-			mulNT(qt[:m*d], m, k, w, d, s, tileRows)
+			k, v, at := keys, values, j
+			if active == nil || m > fewRows {
+				k, v, at = widenTile(keys, j, w, kt), widenTile(values, j, w, vt), 0
+			}
+			mulNT(qt[:m*d], m, k, at, w, s, tileRows)
 			for x := range m {
 				// Row j+y is visible while j+y <= first+i+x.
 				if vis := min(w, first+i+x-j+1); vis > 0 {
-					ps[i+x].addTile(s[x*tileRows:][:vis], v)
+					ps[i+x].addTile(s[x*tileRows:][:vis], v, at)
 				}
 			}
 		}
 	}
 }
 
-// addTile accounts for the tokens whose logits are given; the logits are
-// replaced by weights. v holds their values, len(Acc) columns.
-func (p *Partial) addTile(logits, v []float32) {
+// addTile accounts for tokens whose logits are given and whose values are the
+// rows of v from lo on, f32 unless a vector level is active. The logits are
+// replaced by weights.
+func (p *Partial) addTile(logits []float32, v Rows, lo int) {
+	if active != nil && v.Dim > 0 {
+		active.addTile(p, logits, v, lo, nil)
+		return
+	}
 	m := p.Max
 	for _, l := range logits {
-		if l > m {
-			m = l
-		}
+		m = max(m, l)
 	}
 	if math.IsInf(float64(m), -1) {
 		return
 	}
-	if m > p.Max {
-		if p.Sum != 0 {
-			c := exp32(p.Max - m)
-			p.Sum *= c
-			for i := range p.Acc {
-				p.Acc[i] *= c
-			}
-		}
-		p.Max = m
-	}
+	p.raise(m)
 	p.Sum += ExpInPlace(logits, m)
-	addWeighted(logits, v, p.Acc)
+	addWeighted(logits, v.F32[lo*v.Dim:(lo+len(logits))*v.Dim], p.Acc)
 }

@@ -13,32 +13,49 @@ func GEMMScratch(dim int) int { return tileRows * dim }
 // files. c has ldc columns; column j of the result is written at j-lo, so
 // that workers can split the outputs. scratch has [GEMMScratch](w.Dim) f32.
 func MatMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
-	d := w.Dim
-	if active != nil && d > 0 {
-		active.matMul(a, n, w, lo, hi, c, ldc, scratch)
+	if active != nil && w.Dim > 0 && (w.DType == F32 || n <= fewRows) {
+		active.mulNT(a, n, w, lo, hi-lo, c, ldc)
 		return
 	}
 	for j := lo; j < hi; j += tileRows {
 		m := min(tileRows, hi-j)
-		tile := widenTile(w, j, m, scratch)
-		mulNT(a[:n*d], n, tile, m, d, c[j-lo:], ldc)
+		mulNT(a, n, widenTile(w, j, m, scratch), 0, m, c[j-lo:], ldc)
 	}
 }
 
-// widenTile returns rows [lo, lo+m) as f32, in place when they are f32.
-func widenTile(r Rows, lo, m int, scratch []float32) []float32 {
+// fewRows is up to how many rows on the other side it is faster for the
+// vector forms to read stored rows as they are than to widen them first.
+const fewRows = 4
+
+// widenTile returns rows [lo, lo+m) as f32 rows, in place when they are f32.
+func widenTile(r Rows, lo, m int, scratch []float32) Rows {
 	if r.DType == F32 {
-		return r.F32[lo*r.Dim : (lo+m)*r.Dim]
+		return r.Slice(lo, lo+m)
+	}
+	t := Rows{Dim: r.Dim, N: m, F32: scratch[:m*r.Dim]}
+	if active != nil && r.Dim > 0 {
+		active.widenRows(r, lo, m, t.F32)
+		return t
 	}
 	for i := range m {
-		r.Widen(lo+i, scratch[i*r.Dim:(i+1)*r.Dim])
+		r.Widen(lo+i, t.F32[i*r.Dim:(i+1)*r.Dim])
 	}
-	return scratch[:m*r.Dim]
+	return t
 }
 
-// mulNT computes c[i*ldc+j] = a[i] . b[j] for an n x d and an m x d matrix in
-// register tiles of 2 x 4.
-func mulNT(a []float32, n int, b []float32, m, d int, c []float32, ldc int) {
+// mulNT computes c[i*ldc+j] = a[i] . b[lo+j] for the n rows of a and m rows of
+// b, which must be f32 unless a vector level is active.
+func mulNT(a []float32, n int, b Rows, lo, m int, c []float32, ldc int) {
+	if active != nil && b.Dim > 0 {
+		active.mulNT(a, n, b, lo, m, c, ldc)
+		return
+	}
+	mulTiles(a, n, b.F32[lo*b.Dim:(lo+m)*b.Dim], m, b.Dim, c, ldc)
+}
+
+// mulTiles computes c[i*ldc+j] = a[i] . b[j] for an n x d and an m x d matrix
+// in register tiles of 2 x 4.
+func mulTiles(a []float32, n int, b []float32, m, d int, c []float32, ldc int) {
 	i := 0
 	for ; i+2 <= n; i += 2 {
 		a0, a1 := a[i*d:(i+1)*d], a[(i+1)*d:(i+2)*d]

@@ -132,7 +132,7 @@ func (o *ops) scoreRange(qs [][]float32, rows Rows, lo, hi int, out [][]float32)
 func (o *ops) mulNT(a []float32, n int, b Rows, lo, m int, c []float32, ldc int) {
 	d := b.Dim
 	step := b.rowsWithin(cacheBytes * 3 / 4)
-	if n <= 4 {
+	if n <= fewRows {
 		step = b.rowsWithin(callBytes)
 	}
 	for j := 0; j < m; j += step {
@@ -149,29 +149,10 @@ func (o *ops) mulNT(a []float32, n int, b Rows, lo, m int, c []float32, ldc int)
 	}
 }
 
-func (o *ops) matMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
-	if w.DType == F32 || n <= 4 {
-		o.mulNT(a, n, w, lo, hi-lo, c, ldc)
-		return
-	}
-	for j := lo; j < hi; j += tileRows {
-		m := min(tileRows, hi-j)
-		o.mulNT(a, n, o.tile(w, j, m, scratch), 0, m, c[j-lo:], ldc)
-	}
-}
-
-// tile returns rows [lo, lo+m) as f32 rows, in place when they are f32.
-func (o *ops) tile(r Rows, lo, m int, scratch []float32) Rows {
-	if r.DType == F32 {
-		return r.Slice(lo, lo+m)
-	}
-	scratch = scratch[:m*r.Dim]
+// widenRows writes rows [lo, lo+m) of r, bf16 or f16, to dst.
+func (o *ops) widenRows(r Rows, lo, m int, dst []float32) {
 	src := r.U16[lo*r.Dim : (lo+m)*r.Dim]
-	for at := 0; at < len(src); at += callElements {
-		n := min(callElements, len(src)-at)
-		o.widen[r.DType](&scratch[at], &src[at], n)
-	}
-	return RowsF32(scratch, r.Dim)
+	pieces(len(src), func(at, n int) { o.widen[r.DType](&dst[at], &src[at], n) })
 }
 
 // addTile accounts for tokens whose logits are given and whose values are
@@ -183,14 +164,7 @@ func (o *ops) addTile(p *Partial, logits []float32, v Rows, lo int, ids []uint32
 	if m < -math.MaxFloat32 {
 		return false
 	}
-	if m > p.Max {
-		if p.Sum != 0 {
-			c := exp32(p.Max - m)
-			p.Sum *= c
-			o.scale(c, first(p.Acc, len(p.Acc)), len(p.Acc))
-		}
-		p.Max = m
-	}
+	p.raise(m)
 	p.Sum += o.expSum(&logits[0], len(logits), m)
 	if ids == nil {
 		o.weighted[v.DType](&logits[0], v.from(lo, len(logits)), nil, len(logits), v.Dim, first(p.Acc, v.Dim))
@@ -222,33 +196,6 @@ func (o *ops) attendList(q []float32, keys, values Rows, ids []uint32, bias []fl
 			for _, l := range logits {
 				if l != l {
 					p.Sum += l // as Add does: an undefined logit spoils the softmax
-				}
-			}
-		}
-	}
-}
-
-func (o *ops) attendCausal(q []float32, n, first int, keys, values Rows, lo, hi int, scale float32, ps []Partial, scratch []float32) {
-	d := keys.Dim
-	kt, scratch := scratch[:tileRows*d], scratch[tileRows*d:]
-	vt, scratch := scratch[:tileRows*d], scratch[tileRows*d:]
-	s, qt := scratch[:queryTile*tileRows], scratch[queryTile*tileRows:][:queryTile*d]
-	for i := 0; i < n; i += queryTile {
-		m := min(queryTile, n-i)
-		for x, v := range q[i*d : (i+m)*d] {
-			qt[x] = v * scale
-		}
-		end := min(hi, first+i+m)
-		for j := lo; j < end; j += tileRows {
-			w := min(tileRows, end-j)
-			k, v, at := keys, values, j
-			if m > 4 { // widening pays when a tile is read several times
-				k, v, at = o.tile(keys, j, w, kt), o.tile(values, j, w, vt), 0
-			}
-			o.mulNT(qt[:m*d], m, k, at, w, s, tileRows)
-			for x := range m {
-				if vis := min(w, first+i+x-j+1); vis > 0 {
-					o.addTile(&ps[i+x], s[x*tileRows:][:vis], v, at, nil)
 				}
 			}
 		}

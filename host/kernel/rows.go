@@ -75,7 +75,7 @@ func (r Rows) Slice(lo, hi int) Rows {
 func (r Rows) Widen(i int, dst []float32) {
 	lo, hi := i*r.Dim, (i+1)*r.Dim
 	if active != nil && r.DType != F32 && r.Dim > 0 {
-		active.tile(r, i, 1, dst)
+		active.widenRows(r, i, 1, dst)
 		return
 	}
 	switch r.DType {
