@@ -67,6 +67,7 @@ func TestLoadRefuses(t *testing.T) {
 	}{
 		"no wasm":          {Options{Bytes: []byte("#!/bin/sh\n")}, ErrModule, `unusable module: malformed wasm module: not WebAssembly: the file does not begin with \0asm`},
 		"truncated":        {Options{Bytes: newGuest().module()[:60]}, ErrModule, ""},
+		"huge vector":      {Options{Bytes: []byte("\x00asm\x01\x00\x00\x00\t\t\xa7\xa7\xa70\xa7\xa7\xa7\xa70")}, ErrModule, `unusable module: malformed wasm module: offset 0xe: vector of 101307303 elements in 5 bytes`},
 		"invalid code":     {Options{Bytes: newGuest().body("ra_search", asm.I64Const(0)).module()}, ErrModule, ""},
 		"reaches for fuel": {Options{Bytes: reachesFuel.module()}, ErrModule, `unusable module: invalid function[5] export["ra_search"]: invalid global index`},
 		"start section":    {Options{Bytes: start.module()}, ErrModule, `unusable module: it has a start section, which would run before any limit is set; export _initialize instead`},

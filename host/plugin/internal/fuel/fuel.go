@@ -118,8 +118,8 @@ func (w *writer) section(s wasmbin.Section) error {
 				return fmt.Errorf("%w: it begins with %d elements, at most %d are allowed", ErrTable, t.Limits.Min, MaxTable)
 			}
 		}
-	case !w.charge:
-		w.emit(s.ID, s.Body)
+	case !w.charge, w.m.Defined == 0 && (s.ID == wasmbin.Function || s.ID == wasmbin.Code):
+		w.emit(s.ID, s.Body) // an empty section may stand without its twin
 	case s.ID == wasmbin.Type:
 		w.emit(s.ID, append(w.more(r, 1), 0x60, 1, i32, 1, i32)) // the helpers' type
 	case s.ID == wasmbin.Function:

@@ -294,6 +294,11 @@ func FuzzRewrite(f *testing.F) {
 	for _, m := range [][]byte{loops(), bulk(), multi(), units(), nil} {
 		f.Add(m)
 	}
+	// Found here: a function section without a code section, and a vector
+	// for which the runtime would have taken gigabytes.
+	f.Add([]byte("\x00asm\x01\x00\x00\x00\x03\x01\x00"))
+	f.Add([]byte("\x00asm\x01\x00\x00\x00\n\x01\x00"))
+	f.Add([]byte("\x00asm\x01\x00\x00\x00\t\t\xa7\xa7\xa70\xa7\xa7\xa7\xa70"))
 	rt := wazero.NewRuntimeWithConfig(f.Context(), wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(api.CoreFeaturesV2))
 	f.Cleanup(func() { rt.Close(context.Background()) })
 	f.Fuzz(func(t *testing.T, module []byte) {

@@ -1,9 +1,10 @@
 // Package wasmbin reads the binary format of WebAssembly modules: as much of
 // it as the plugin host needs to check a module and to rewrite it.
 //
-// It reads what the core specification 2.0 allows, and refuses the rest by
-// name. It does not validate: that is the runtime's part, done on the
-// original bytes before they are rewritten.
+// It reads what the core specification 2.0 allows, refuses the rest by name,
+// and bounds what a module may make the runtime allocate. It does not
+// validate: that is the runtime's part, done on the original bytes before they
+// are rewritten.
 package wasmbin
 
 import (
@@ -80,6 +81,7 @@ type Module struct {
 	Exports  []Entity
 	Types    int
 	Funcs    int
+	Defined  int // functions that are not imported
 	Globals  int
 	Tables   []TableType // defined, not imported
 	Memories []Limits    // defined, not imported
@@ -92,8 +94,8 @@ type TableType struct {
 	Limits Limits
 }
 
-// Parse reads the sections of a module and what they declare; function
-// bodies are not looked at.
+// Parse reads the sections of a module and what they declare; of function
+// bodies only how many locals they have.
 func Parse(b []byte) (*Module, error) {
 	if len(b) < len(Header) || !bytes.Equal(b[:4], Header[:4]) {
 		return nil, fmt.Errorf("%w: not WebAssembly: the file does not begin with \\0asm", ErrFormat)
@@ -135,31 +137,40 @@ func (m *Module) section(s *Section) error {
 	switch s.ID {
 	case Custom:
 		s.Name = r.Name()
-		return r.err
+		if s.Name == "name" {
+			r.names()
+		}
 	case Type:
-		m.Types = r.Count()
+		m.Types = r.types()
 	case Import:
-		for range r.Count() {
+		for range r.atMost(maxEntries, "imports") {
 			m.readImport(r)
 		}
 	case Function:
-		m.Funcs += r.Count()
+		m.Defined = r.atMost(maxEntries, "functions")
+		m.Funcs += m.Defined
 	case Table:
-		for range r.Count() {
+		for range r.atMost(maxSegments, "tables") {
 			m.Tables = append(m.Tables, TableType{r.Byte(), r.limits()})
 		}
 	case Memory:
-		for range r.Count() {
+		for range r.atMost(maxSegments, "memories") {
 			m.Memories = append(m.Memories, r.limits())
 		}
 	case Global:
-		m.Globals += r.Count()
+		m.Globals += r.atMost(maxEntries, "globals")
 	case Export:
-		for range r.Count() {
+		for range r.atMost(maxEntries, "exports") {
 			m.Exports = append(m.Exports, Entity{Name: r.Name(), Kind: r.Byte(), Index: r.U32()})
 		}
 	case Start:
 		m.HasStart = true
+	case Element:
+		r.elements()
+	case Code:
+		r.bodies()
+	case Data:
+		r.segments()
 	}
 	return r.err
 }
