@@ -3,7 +3,6 @@ package engine
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"strings"
 
 	"github.com/retrievalattention/ra/host/compute"
@@ -63,7 +62,6 @@ type Options struct {
 	// are static.
 	Window     SinkWindow
 	MaxContext int // most tokens in context, question and answer included
-	Logger     *slog.Logger
 }
 
 // Engine runs one model. It is safe for concurrent use.
@@ -86,9 +84,6 @@ func New(o Options) (*Engine, error) {
 	}
 	if o.Memory == nil {
 		o.Memory = kv.NewAllocator(0)
-	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Engine{o: o}, nil
 }

@@ -16,12 +16,6 @@ type Geometry struct {
 	DType   kernel.DType
 }
 
-// BytesPerToken is the memory of one token: a key and a value in every layer
-// and KV head.
-func (g Geometry) BytesPerToken() int64 {
-	return int64(g.Layers) * int64(g.KVHeads) * 2 * g.rowBytes()
-}
-
 func (g Geometry) rowBytes() int64 { return int64(g.HeadDim * g.DType.Size()) }
 
 // align is the alignment in bytes of every head's rows within a segment.

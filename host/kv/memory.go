@@ -26,9 +26,6 @@ func NewAllocator(budget int64) *Allocator { return &Allocator{budget: budget} }
 // Used returns the bytes reserved at the moment.
 func (a *Allocator) Used() int64 { return a.used.Load() }
 
-// Budget returns the limit in bytes, 0 for none.
-func (a *Allocator) Budget() int64 { return a.budget }
-
 // region is one mapping shared by the contexts that hold references to it.
 type region struct {
 	data  []byte

@@ -132,27 +132,26 @@ func (r *generate) resolve(c *cobra.Command) (*config.Resolved, []engine.Mode, e
 			flags[key] = f.Value.String()
 		}
 	}
-	list := strings.Split(r.attention, ",")
+	var modes []engine.Mode
 	if r.attention != "" {
-		flags["attention.mode"] = list[0]
+		for _, name := range strings.Split(r.attention, ",") {
+			m, err := engine.ParseMode(name)
+			if err != nil {
+				return nil, nil, fmt.Errorf("%w: --attention: %w", errUsage, err)
+			}
+			if slices.Contains(modes, m) {
+				return nil, nil, fmt.Errorf("%w: --attention names %s twice", errUsage, m)
+			}
+			modes = append(modes, m)
+		}
+		flags["attention.mode"] = string(modes[0])
 	}
 	cfg, err := r.load(flags)
 	if err != nil {
 		return nil, nil, err
 	}
-	if r.attention == "" {
-		list = []string{cfg.Attention.Mode}
-	}
-	var modes []engine.Mode
-	for _, name := range list {
-		m, err := engine.ParseMode(name)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%w: --attention: %w", errUsage, err)
-		}
-		if slices.Contains(modes, m) {
-			return nil, nil, fmt.Errorf("%w: --attention names %s twice", errUsage, m)
-		}
-		modes = append(modes, m)
+	if len(modes) == 0 {
+		modes = []engine.Mode{engine.Mode(cfg.Attention.Mode)} // checked by config
 	}
 	return cfg, modes, nil
 }

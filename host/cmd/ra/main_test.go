@@ -170,6 +170,7 @@ func TestBadInput(t *testing.T) {
 		{"no prompt", nil, []string{"generate"}, exitUsage, []string{"no prompt; give a file with -f or text with -p"}},
 		{"two prompts", nil, ask("-f", "x"), exitUsage, []string{"-f and -p exclude each other"}},
 		{"unknown mode", nil, ask("--attention", "retrieval,half"), exitUsage, []string{`unknown attention mode "half"; it is one of retrieval, full, static`}},
+		{"unknown first mode", nil, ask("--attention", "half,full"), exitUsage, []string{`unknown attention mode "half"`}},
 		{"mode twice", nil, ask("--attention", "full,full"), exitUsage, []string{"names full twice"}},
 		{"bad value", nil, ask("--window", "0"), exitConfig, []string{"policy.params.window: 0 is below 1"}},
 		{"unknown key", nil, append([]string{"--config", write("c.toml", "version = 1\n\n[search]\nplugn = \"x\"\n")}, ask()...), exitConfig,
