@@ -38,7 +38,7 @@ test-long: ## run what takes longer: soak tests, accuracy of the reference model
 # would not know of the variable.
 .PHONY: test-levels
 test-levels: ## run what computes with the kernels of every level (the best one where the CPU lacks a level)
-	@for level in generic avx2 avx512; do \
+	@for level in generic avx2 avx512 avx512vnni; do \
 		echo "RA_KERNEL=$$level"; RA_KERNEL=$$level $(GO) test -count=1 ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine || exit 1; \
 	done
 
@@ -62,7 +62,7 @@ check: ## formatting, vet, lint, generated files current, cross-builds
 
 .PHONY: generated
 generated: generate ## fail when generated files are not current
-	@git diff --exit-code --stat -- plugins/dist 'host/kernel/avx*' || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
+	@git diff --exit-code --stat -- plugins/dist 'host/kernel/*_amd64.*' || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
 
 generate: plugins kernels ## rebuild all generated files
 
@@ -73,10 +73,10 @@ KERNEL_GEN = host/kernel/internal/gen
 
 # The generator is a module of its own: the assembler is no dependency of ra.
 kernels: ## rebuild the assembly of host/kernel
-	@for level in avx2 avx512; do \
-		(cd $(KERNEL_GEN) && GOWORK=off $(GO) run . -level $$level -pkg kernel \
-			-out ../../$${level}_amd64.s -stubs ../../$${level}_amd64.go) || exit 1; \
-	done
+	@cd $(KERNEL_GEN) && GOWORK=off $(GO) build -o gen . && for part in rows elementwise; do for level in avx2 avx512; do \
+		./gen -part $$part -level $$level -pkg kernel \
+			-out ../../$${part}_$${level}_amd64.s -stubs ../../$${part}_$${level}_amd64.go || exit 1; \
+	done; done; rm gen
 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...

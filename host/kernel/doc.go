@@ -7,8 +7,8 @@
 // GQA group read every key once. Arithmetic is f32 whatever the rows are
 // stored in (bf16, f16 or f32; rows are widened, queries are never rounded).
 //
-// One level of forms is chosen when the program starts: generic, avx2 or
-// avx512 ([Level]; [LevelEnv] overrides). Levels sum in different orders, so
+// One level of forms is chosen when the program starts: generic, avx2, avx512
+// or avx512vnni ([Level]; [LevelEnv] overrides). Levels sum in different orders, so
 // their results differ by rounding: inner products stay within 2e-6 of the
 // sum of |q.k|, exp within 4e-7 of its value. Within a level a score is the
 // same number however it is asked for. The pure-Go forms are the oracle of

@@ -38,7 +38,7 @@ func vectorLevels() []level {
 	if !x.HasAVX512F || !x.HasAVX512BW || !x.HasAVX512VL || !x.HasAVX512DQ {
 		return ls
 	}
-	return append(ls, level{"avx512", &ops{
+	wide := ops{
 		dots: [3][3]dotsFunc{
 			F32:  {dots1F32AVX512, dots2F32AVX512, dots4F32AVX512},
 			BF16: {dots1BF16AVX512, dots2BF16AVX512, dots4BF16AVX512},
@@ -62,5 +62,11 @@ func vectorLevels() []level {
 		sumSquares:   sumSquaresAVX512,
 		normMul:      normMulAVX512,
 		rope:         ropeAVX512,
-	}})
+	}
+	ls = append(ls, level{"avx512", &wide})
+	if !x.HasAVX512VNNI || !x.HasAVX512BF16 {
+		return ls
+	}
+	vnni := wide
+	return append(ls, level{"avx512vnni", &vnni})
 }

@@ -1,9 +1,9 @@
 // Command gen writes the amd64 assembly of package kernel and the Go
 // declarations that go with it:
 //
-//	go run . -level avx2 -out ../../avx2_amd64.s -stubs ../../avx2_amd64.go -pkg kernel
+//	go run . -part rows -level avx2 -out ../../rows_avx2_amd64.s -stubs ../../rows_avx2_amd64.go -pkg kernel
 //
-// `make kernels` runs it for every level. It is a module of its own so that
+// `make kernels` runs it for every part at every level. It is a module of its own so that
 // programs that use ra do not depend on the assembler.
 //
 // Registers are assigned by hand where a kernel's shape depends on how many
@@ -13,45 +13,60 @@ package main
 import (
 	"flag"
 	"log"
+	"maps"
+	"slices"
+	"strings"
 
 	. "github.com/mmcloughlin/avo/build"
 )
 
+var levels = map[string]*level{
+	"avx2":   {name: "AVX2", lanes: 8},
+	"avx512": {name: "AVX512", lanes: 16},
+}
+
+// parts are the families of kernels, a file each at every level.
+var parts = map[string]func(*level){
+	"rows": func(l *level) {
+		for _, t := range []dtype{f32, bf16, f16} {
+			for _, list := range []bool{false, true} {
+				for _, nq := range []int{1, 2, 4} {
+					l.dots(t, nq, list)
+				}
+				l.weighted(t, list)
+			}
+		}
+		l.widen(bf16)
+		l.widen(f16)
+		if !l.wide() {
+			prefetch() // needs no vector registers: written once, for every level
+		}
+	},
+	"elementwise": func(l *level) {
+		l.axpy()
+		l.scale()
+		l.maxOf()
+		l.firstAtLeast()
+		l.expSum()
+		l.siluGate()
+		l.sumSquares()
+		l.normMul()
+		l.rope()
+	},
+}
+
 func main() {
-	name := flag.String("level", "", "instruction set: avx2 or avx512")
+	name := flag.String("level", "", "instruction set: "+names(levels))
+	part := flag.String("part", "", "family of kernels: "+names(parts))
 	flag.Parse()
-	var l level
-	switch *name {
-	case "avx2":
-		l = level{name: "AVX2", lanes: 8}
-	case "avx512":
-		l = level{name: "AVX512", lanes: 16}
-	default:
-		log.Fatalf("-level is %q; it must be avx2 or avx512", *name)
+	l, write := levels[*name], parts[*part]
+	if l == nil || write == nil {
+		log.Fatalf("-level is %q, it must be one of %s; -part is %q, it must be one of %s", *name, names(levels), *part, names(parts))
 	}
 	ConstraintExpr("amd64")
 	l.constants()
-	for _, t := range []dtype{f32, bf16, f16} {
-		for _, list := range []bool{false, true} {
-			for _, nq := range []int{1, 2, 4} {
-				l.dots(t, nq, list)
-			}
-			l.weighted(t, list)
-		}
-	}
-	l.widen(bf16)
-	l.widen(f16)
-	l.axpy()
-	l.scale()
-	l.maxOf()
-	l.firstAtLeast()
-	l.expSum()
-	l.siluGate()
-	l.sumSquares()
-	l.normMul()
-	l.rope()
-	if !l.wide() {
-		prefetch() // needs no vector registers: written once, for every level
-	}
+	write(l)
 	Generate()
 }
+
+func names[V any](m map[string]V) string { return strings.Join(slices.Sorted(maps.Keys(m)), ", ") }
