@@ -196,16 +196,21 @@ func (m *cpuModel) project(ctx context.Context, s *cpuStream, layer, first int, 
 			return err
 		}
 	}
-	return m.parallel(ctx, s.n, d, func(i int, scratch []float32) {
+	const block = 16 // tokens
+	return m.parallel(ctx, (s.n+block-1)/block, d, func(i int, scratch []float32) {
 		cos, sin := scratch[:d/2], scratch[d/2:d]
-		kernel.RoPETable(first+i, w.InvFreq, cos, sin)
-		for j := range w.Heads {
-			kernel.RoPE(queries[(i*w.Heads+j)*d:][:d], cos, sin)
+		lo, hi := i*block, min((i+1)*block, s.n)
+		for t := lo; t < hi; t++ {
+			kernel.RoPETable(first+t, w.InvFreq, cos, sin)
+			for j := range w.Heads {
+				kernel.RoPE(queries[(t*w.Heads+j)*d:][:d], cos, sin)
+			}
+			for j := range w.KVHeads {
+				kernel.RoPE(k[t*kd+j*d:][:d], cos, sin)
+			}
 		}
 		for j := range w.KVHeads {
-			key := k[(i*w.KVHeads+j)*d:][:d]
-			kernel.RoPE(key, cos, sin)
-			kvc.Put(layer, j, first+i, key, v[(i*w.KVHeads+j)*d:][:d])
+			kvc.PutRows(layer, j, first+lo, hi-lo, kd, k[lo*kd+j*d:], v[lo*kd+j*d:])
 		}
 	})
 }
