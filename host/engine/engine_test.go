@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -168,6 +169,27 @@ func TestRetrieveEverythingEqualsFull(t *testing.T) {
 				t.Errorf("top-20 attended %v of the context", s)
 			}
 		})
+	}
+}
+
+// The number of cores does not show in a single bit of the logits.
+func TestCoresDoNotShow(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	// Static attention over two spans, so that states merge.
+	document, question := randomTokens(5, 2100), randomTokens(6, 70)
+	for _, mode := range Modes() {
+		var want [][]float32
+		for _, procs := range []int{1, 2, 5} {
+			runtime.GOMAXPROCS(procs)
+			e := testEngine(t, 8, 2, func(o *Options) { o.DType = kernel.BF16 })
+			got, _ := steps(t, e, document, question, mode, 5)
+			if want == nil {
+				want = got
+			}
+			if d := maxDiff(t, want, got); d != 0 {
+				t.Errorf("%s on %d cores: logits differ by %g from those on one", mode, procs, d)
+			}
+		}
 	}
 }
 

@@ -57,6 +57,17 @@ func TestHugePages(t *testing.T) {
 	}
 	const size = 9<<20 + 5*4096
 	a := NewAllocator(0)
+	probe, err := unix.Mmap(-1, 0, 4<<20, readWrite, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		t.Fatal(err)
+	}
+	advise(probe, unix.MADV_HUGEPAGE)
+	if _, flags := smaps(t, probe); !strings.Contains(flags, " hg ") {
+		t.Skip("this system, an emulator perhaps, does not show advice: flags" + flags)
+	}
+	if err := unix.Munmap(probe); err != nil {
+		t.Fatal(err)
+	}
 	for _, dense := range []bool{true, false} {
 		r, err := a.alloc(size, KeysValues, dense)
 		if err != nil {

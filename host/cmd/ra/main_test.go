@@ -82,6 +82,27 @@ func TestGenerateJSON(t *testing.T) {
 	}
 }
 
+// Keys and values are stored as configured; the answer is the same.
+func TestKVDTypes(t *testing.T) {
+	t.Chdir(t.TempDir())
+	answers := map[string]bool{}
+	for dtype, size := range map[string]int64{"bf16": 2, "f16": 2, "f32": 4} {
+		args := append([]string{"generate", "-p", text, "-q", question, "--json"}, small...)
+		code, out, stderr := ra(t, []string{"RA_MODEL_KV_DTYPE=" + dtype}, "", args...)
+		var r report
+		if err := json.Unmarshal([]byte(out), &r); err != nil || code != exitOK {
+			t.Fatalf("exit code %d, %v: %s", code, err, stderr)
+		}
+		if want := 2 * 1024 * 3 * 2 * 64 * 2 * size; r.Memory.KeysValuesBytes != want {
+			t.Errorf("%s: %d bytes of keys and values, want %d", dtype, r.Memory.KeysValuesBytes, want)
+		}
+		answers[r.Text] = true
+	}
+	if len(answers) != 1 {
+		t.Errorf("answers %v", answers)
+	}
+}
+
 // Stdout carries the answers alone, a line each; the text may come by flag,
 // file or stdin, with or without a question.
 func TestGenerateText(t *testing.T) {
