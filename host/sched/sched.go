@@ -309,8 +309,7 @@ func (r *region) fail(v any) {
 }
 
 // leave takes a helper out of a loop and reports whether it is to end: when
-// it must, when it woke the caller, which goes on in its place, or when there
-// are more helpers than cores.
+// it must, or when there are more helpers than cores.
 func (c *crew) leave(r *region, must bool) (end bool) {
 	c.mu.Lock()
 	wake := r.asleep && r.inside.Load() == 1
@@ -320,7 +319,7 @@ func (c *crew) leave(r *region, must bool) (end bool) {
 	}
 	done := r.done
 	r.inside.Add(-1) // the last use of r: its caller may be looking
-	if end = must || wake || c.room() < 0; end {
+	if end = must || c.room() < 0; end {
 		c.helpers--
 	} else {
 		c.idle.Add(1)
@@ -328,6 +327,9 @@ func (c *crew) leave(r *region, must bool) (end bool) {
 	c.mu.Unlock()
 	if wake {
 		done <- struct{}{}
+		if !end {
+			runtime.Gosched() // the caller goes on here, the helper elsewhere
+		}
 	}
 	return end
 }
