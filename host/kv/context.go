@@ -208,6 +208,25 @@ func (c *Context) Segments(layer, head, lo, hi int) func(yield func(Segment) boo
 	}
 }
 
+// Block is memory of a context: Region holds Capacity tokens from position
+// Start on, in the layout of [Geometry.Bytes]; the context reads those below
+// End.
+type Block struct {
+	Start, End, Capacity int
+	Region               *Region
+}
+
+// Blocks returns the memory that the context reads, in order: what a process
+// is given to map, and a file to keep. It is the context's, and others' who
+// share it: valid until Close.
+func (c *Context) Blocks() []Block {
+	var blocks []Block
+	for _, s := range *c.segs.Load() {
+		blocks = append(blocks, Block{s.start, s.end, s.capacity, s.mem})
+	}
+	return blocks
+}
+
 func (c *Context) slice(s segment, layer, head, lo, hi int) Segment {
 	per, _ := c.geo.headBytes(s.capacity) // checked when it was reserved
 	off := 2 * per * int64(layer*c.geo.KVHeads+head)

@@ -272,7 +272,7 @@ func TestMapFile(t *testing.T) {
 	fill(t, c, 1, n)
 	file := filepath.Join(t.TempDir(), "session")
 	const header = 3 * align
-	data := append(make([]byte, header), (*c.segs.Load())[0].mem.Bytes()...)
+	data := append(make([]byte, header), c.Blocks()[0].Region.Bytes()...)
 	if err := os.WriteFile(file, append(data, "behind"...), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -325,6 +325,56 @@ func TestMapFile(t *testing.T) {
 	}
 	if r.Bytes() != nil || mem.Used() != 0 {
 		t.Errorf("%d bytes used after the end", mem.Used())
+	}
+}
+
+// What one process stores in shareable memory, another finds in its file: the
+// committed tokens of every block, a fork's own among them.
+func TestShareableContext(t *testing.T) {
+	c, err := NewContext(geo, 5, NewAllocatorOn(Shareable, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(t, c, 1, 700)
+	f := c.Fork()
+	fill(t, f, 2, 400)
+	mem, next := NewAllocator(0), 0
+	for _, b := range f.Blocks() {
+		r, err := MapFile(b.Region.File(), 0, int64(len(b.Region.Bytes())))
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen, err := NewContextOn(geo, b.Capacity, r, mem)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.Start != next {
+			t.Errorf("a block begins at %d, want %d", b.Start, next)
+		}
+		next = b.End
+		for s := range seen.Segments(1, 2, 0, min(b.End, f.Len())-b.Start) {
+			for i := range s.Keys.N {
+				pos := b.Start + i
+				want := row(1, 1, 2, pos)
+				if pos >= 700 {
+					want = row(2, 1, 2, pos)
+				}
+				for j := range want {
+					if k, v := s.Keys.F32[i*geo.HeadDim+j], s.Values.F32[i*geo.HeadDim+j]; k != want[j] || v != -want[j] {
+						t.Fatalf("token %d: key %v, value %v, want %v", pos, k, v, want)
+					}
+				}
+			}
+		}
+		if err := seen.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if next < 1100 {
+		t.Errorf("blocks of %d tokens", next)
+	}
+	if err := errors.Join(f.Close(), c.Close()); err != nil || len(f.Blocks()) != 0 {
+		t.Error(err)
 	}
 }
 

@@ -101,7 +101,7 @@ func (c *crew) run(ctx context.Context, n, scratch int, f func(int, []float32)) 
 	if procs == 1 {
 		defer c.scratch.Put(b)
 		for i := 0; i < n && ctx.Err() == nil; i++ {
-			f(i, *b)
+			f(i, (*b)[:scratch])
 		}
 		return ctx.Err()
 	}

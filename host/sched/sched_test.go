@@ -150,7 +150,6 @@ func TestWaitingCallerLeavesItsCore(t *testing.T) {
 
 // No two calls have the same scratch at a time, nested ones included.
 func TestScratch(t *testing.T) {
-	cores(t, 4)
 	var fill func(depth int, tag float32)
 	fill = func(depth int, tag float32) {
 		Run(t.Context(), 5, 100*depth, func(i int, scratch []float32) {
@@ -172,8 +171,11 @@ func TestScratch(t *testing.T) {
 			}
 		})
 	}
-	for range 20 {
-		fill(3, 1)
+	for _, procs := range []int{4, 1} {
+		cores(t, procs)
+		for range 20 {
+			fill(3, 1)
+		}
 	}
 }
 
