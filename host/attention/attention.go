@@ -72,7 +72,7 @@ func (l *Layer) Step(ctx context.Context, view *kv.View, layer, pos int, queries
 		Context:  int64(l.heads) * int64(view.Len()),
 	}
 	var static, found error
-	parts := 2
+	parts := 2 // the search first: whoever is done with the static part helps it
 	if l.topK == 0 || view.Count(layer, kv.Indexed) == 0 {
 		parts = 1
 	}

@@ -147,8 +147,7 @@ func (r *region) work(scratch []float32) {
 				r.next.Store(r.n)
 				return
 			}
-			f, s := r.f, scratch[:r.scratch]
-			f(int(i), s)
+			r.f(int(i), scratch[:r.scratch])
 		}
 	}
 }
