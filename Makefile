@@ -62,9 +62,13 @@ check: ## formatting, vet, lint, generated files current, cross-builds
 
 .PHONY: generated
 generated: generate ## fail when generated files are not current
-	@git diff --exit-code --stat -- plugins/dist 'host/kernel/*_amd64.*' || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
+	@git diff --exit-code --stat -- plugins/dist sdk 'host/kernel/*_amd64.*' || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
 
-generate: plugins kernels ## rebuild all generated files
+generate: abi plugins kernels ## rebuild all generated files
+
+.PHONY: abi
+abi: ## rebuild what follows from the plugin ABI's description
+	$(GO) run ./sdk/abi/gen
 
 plugins: ## rebuild the built-in plugins under plugins/dist
 	GO=$(GO) ./plugins/build.sh

@@ -7,54 +7,6 @@ import (
 	"unsafe"
 )
 
-//go:wasmimport ra log
-//go:noescape
-func importLog(level uint32, text unsafe.Pointer, textLen uint32)
-
-//go:wasmimport ra fail
-//go:noescape
-func importFail(text unsafe.Pointer, textLen uint32)
-
-//go:wasmimport ra params_read
-//go:noescape
-func importParamsRead(buf unsafe.Pointer, bufLimit uint32) uint32
-
-//go:wasmimport ra store_info
-//go:noescape
-func importStoreInfo(sequence, kvHead uint32, buf unsafe.Pointer, bufLimit uint32) uint32
-
-//go:wasmimport ra indexed_ranges
-//go:noescape
-func importIndexedRanges(sequence, kvHead uint32, buf unsafe.Pointer, bufLimit uint32) uint32
-
-//go:wasmimport ra read_vectors
-//go:noescape
-func importReadVectors(what, sequence, kvHead uint32, ids unsafe.Pointer, n uint32, out unsafe.Pointer)
-
-//go:wasmimport ra queries_info
-//go:noescape
-func importQueriesInfo(buf unsafe.Pointer, bufLimit uint32) uint32
-
-//go:wasmimport ra read_queries
-//go:noescape
-func importReadQueries(query, nQueries uint32, out unsafe.Pointer)
-
-//go:wasmimport ra score
-//go:noescape
-func importScore(query, nQueries uint32, ids unsafe.Pointer, n uint32, out unsafe.Pointer)
-
-//go:wasmimport ra score_range
-//go:noescape
-func importScoreRange(query, nQueries, lo, hi uint32, out unsafe.Pointer)
-
-//go:wasmimport ra topk_range
-//go:noescape
-func importTopKRange(query, nQueries, lo, hi, k uint32, outIDs, outScores, outCounts unsafe.Pointer) uint32
-
-//go:wasmimport ra emit
-//go:noescape
-func importEmit(query uint32, ids, bias unsafe.Pointer, n uint32)
-
 func addr[T any](s []T) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(s)) }
 
 func logText(level uint32, text string) {
