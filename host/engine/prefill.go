@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/retrievalattention/ra/host/kv"
+	"github.com/retrievalattention/ra/host/placement"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
 
@@ -75,17 +76,8 @@ func (d *Document) prefill(ctx context.Context, o PrefillOptions) error {
 	e, n := d.engine, len(d.tokens)
 	spec := e.o.Model.Spec()
 	for _, m := range o.Modes {
-		v := kv.NewView(d.kvc)
-		v.Extend(n)
-		for l := range spec.Layers {
-			switch m {
-			case Retrieval:
-				e.o.Window.place(v, l, kv.Indexed)
-			case StaticSet:
-				e.o.Window.place(v, l, kv.Dropped)
-			}
-		}
-		d.views[m] = v
+		d.views[m] = kv.NewView(d.kvc)
+		d.views[m].Extend(n)
 	}
 	stream, err := e.o.Model.Embed(d.tokens)
 	if err != nil {
@@ -103,12 +95,15 @@ func (d *Document) prefill(ctx context.Context, o PrefillOptions) error {
 	building := make(chan error, 1)
 	building <- nil
 	for l := range spec.Layers {
-		indexed := view != nil && view.Count(l, kv.Indexed) > 0
 		var queries []float32
-		if indexed && keep {
+		if view != nil && keep {
 			queries = make([]float32, n*spec.Heads*spec.HeadDim)
 		}
 		err := e.o.Model.Prefill(ctx, stream, l, 0, d.kvc, queries, o.Progress)
+		indexed := false
+		if err == nil {
+			indexed, err = d.place(ctx, l)
+		}
 		if err := <-building; err != nil {
 			return fmt.Errorf("build the search index: %w", err)
 		}
@@ -128,6 +123,35 @@ func (d *Document) prefill(ctx context.Context, o PrefillOptions) error {
 	}
 	d.kvc.Commit(n)
 	return nil
+}
+
+// place places one layer of every view after its prefill and reports whether
+// there is anything to search.
+func (d *Document) place(ctx context.Context, layer int) (indexed bool, err error) {
+	for m, v := range d.views {
+		if m == Full {
+			continue
+		}
+		moved, err := d.engine.place(ctx, &placement.Call{View: v, Layer: layer, Prefill: v.Len()}, m)
+		if err != nil {
+			return false, err
+		}
+		indexed = indexed || len(moved) > 0
+	}
+	return indexed, nil
+}
+
+// place asks the policy about one layer and moves its tokens; it returns what
+// became indexed.
+func (e *Engine) place(ctx context.Context, call *placement.Call, mode Mode) ([]kv.Range, error) {
+	moves, err := e.o.Policy.Place(ctx, call)
+	if err == nil {
+		err = placement.Check(call, moves)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("placement policy %s, layer %d: %w", e.o.Policy.Info(), call.Layer, err)
+	}
+	return placement.Apply(call, moves, mode == Retrieval), nil
 }
 
 // tooLong is the error for a document that leaves less than room tokens for

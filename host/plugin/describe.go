@@ -22,6 +22,7 @@ type Description struct {
 	Kind       string      `json:"kind"`
 	Doc        string      `json:"doc,omitempty"`
 	Features   []string    `json:"features"`
+	Needs      []string    `json:"needs,omitempty"`
 	Parameters []Parameter `json:"parameters"`
 }
 
@@ -40,6 +41,9 @@ type Parameter struct {
 // features that this host knows. Version 1 begins with none.
 var features = []string{}
 
+// needs that this host meets.
+var needs = []string{abi.NeedPrefillQueries, abi.NeedWeigh}
+
 var (
 	pluginName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)
 	paramName  = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
@@ -56,8 +60,8 @@ func parseDescription(text []byte) (*Description, error) {
 	if !pluginName.MatchString(d.Name) {
 		return nil, fmt.Errorf("%w: ra_describe: name %q, want lower-case letters, digits, - and _", ErrABI, clip(d.Name, 64))
 	}
-	if d.Kind != abi.KindSearch {
-		return nil, fmt.Errorf("%w: ra_describe: kind %q, want %q", ErrABI, clip(d.Kind, 64), abi.KindSearch)
+	if d.Kind != abi.KindSearch && d.Kind != abi.KindPolicy {
+		return nil, fmt.Errorf("%w: ra_describe: kind %q, want %q or %q", ErrABI, clip(d.Kind, 64), abi.KindSearch, abi.KindPolicy)
 	}
 	if d.Version == "" || len(d.Version) > 64 {
 		return nil, fmt.Errorf("%w: ra_describe: version %q, want 1 to 64 characters", ErrABI, clip(d.Version, 64))
@@ -65,6 +69,11 @@ func parseDescription(text []byte) (*Description, error) {
 	for _, f := range d.Features {
 		if !slices.Contains(features, f) {
 			return nil, fmt.Errorf("%w: the plugin needs the feature %q; this host has %q", ErrABI, clip(f, 64), features)
+		}
+	}
+	for _, n := range d.Needs {
+		if !slices.Contains(needs, n) {
+			return nil, fmt.Errorf("%w: the plugin needs %q; this host has %q", ErrABI, clip(n, 64), needs)
 		}
 	}
 	seen := map[string]bool{}
@@ -187,9 +196,17 @@ func (d *Description) suggest(name string) string {
 		names[i] = p.Name
 	}
 	if n := nearest(name, names); n != "" {
-		return fmt.Sprintf("; did you mean %q?", n)
+		return meant(n)
 	}
 	return fmt.Sprintf("; it has %s", strings.Join(names, ", "))
+}
+
+// meant is the end of a message that suggests a name, if there is one.
+func meant(name string) string {
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", name)
 }
 
 // nearest returns the candidate within a small edit distance of name, "" if

@@ -21,10 +21,14 @@
 #define RA_MARKER_PREFIX "ra_abi_v" /* begins the marker of every version */
 #define RA_MODULE "ra" /* the module under which the host offers its functions */
 #define RA_KIND_SEARCH "search" /* the "kind" of a search plugin's description */
+#define RA_KIND_POLICY "policy" /* the "kind" of a placement policy's description */
+#define RA_NEED_PREFILL_QUERIES "prefill_queries" /* listed under "needs" of a description by a plugin whose ra_build reads the prefill's queries */
+#define RA_NEED_WEIGH "weigh" /* listed under "needs" of a description by a plugin whose ra_weigh is to be called after each search */
 
 /* Limits that hold for every host. */
 #define RA_MAX_QUERIES 8u /* the largest number of queries of one kernel call */
 #define RA_MAX_ROWS 65536u /* the largest number of ids or positions of one call of score, score_range and read_vectors. topk_range has no such limit */
+#define RA_MAX_SUMMARIES 16384u /* the largest number of summaries of one query */
 #define RA_MAX_DESCRIPTION 65536u /* bounds the JSON of ra_describe, in bytes */
 #define RA_MAX_PARAMS 65536u /* bounds the text of params_read, in bytes */
 #define RA_MAX_FAIL_TEXT 1024u /* bounds the text of fail, in bytes; the rest is cut off */
@@ -35,8 +39,8 @@
 #define RA_QUERY_TAG_SHIFT 30u
 #define RA_QUERY_INDEX_MASK 1073741823u
 #define RA_QUERY_OF_CALL 0u /* a query of this search call; the index is (sequence*tokens + token)*heads + head */
-#define RA_QUERY_OF_PREFILL 1u /* a query kept from the prefill. Reserved: not served in this version */
-#define RA_QUERY_OF_KEY 2u /* a stored key used as a query. Reserved: not served in this version */
+#define RA_QUERY_OF_PREFILL 1u /* a query of the prefill, of the KV head that ra_build is called for; the index is token*group + head of the group */
+#define RA_QUERY_OF_KEY 2u /* a stored key used as a query, of the KV head that ra_build or ra_append is called for; the index is its position */
 
 /* Levels of log. */
 #define RA_LOG_DEBUG 0u
@@ -68,6 +72,27 @@
 #define RA_QUERIES_TOP_K 7u /* most hits a query may have */
 #define RA_QUERIES_WORDS 8u /* length of the structure */
 
+/* Fields of build_info's structure, in u32 words. */
+#define RA_BUILD_QUERIES 0u /* tokens whose queries were kept from the prefill; 0 without the need */
+#define RA_BUILD_KV_HEAD 1u /* KV head to build */
+#define RA_BUILD_GROUP 2u /* query heads that share it */
+#define RA_BUILD_HEAD_DIM 3u /* elements of a key, a value, a query */
+#define RA_BUILD_WORDS 4u /* length of the structure */
+
+/* States of a token. */
+#define RA_STATE_STATIC 0u /* attended at every step */
+#define RA_STATE_INDEXED 1u /* attended when a search returns it */
+#define RA_STATE_DROPPED 2u /* never attended */
+
+/* Fields of place_info's structure, in u32 words. */
+#define RA_PLACE_TOKENS 0u /* positions of the sequence */
+#define RA_PLACE_PREFILL 1u /* of these, tokens of the prefill; ids from there on were decoded */
+#define RA_PLACE_DECODING 2u /* 0: right after the prefill; 1: while decoding */
+#define RA_PLACE_LAYERS 3u /* layers of the model */
+#define RA_PLACE_KV_HEADS 4u /* KV heads of a layer */
+#define RA_PLACE_HEAD_DIM 5u /* elements of a key */
+#define RA_PLACE_WORDS 6u /* length of the structure */
+
 #define RA_IMPORT(name) __attribute__((import_module("ra"), import_name(#name)))
 #define RA_EXPORT(name) __attribute__((export_name(#name)))
 
@@ -77,12 +102,19 @@ RA_IMPORT(params_read) uint32_t ra_params_read(void *buf, uint32_t buf_limit);
 RA_IMPORT(store_info) uint32_t ra_store_info(uint32_t sequence, uint32_t kv_head, uint32_t *buf, uint32_t buf_limit);
 RA_IMPORT(indexed_ranges) uint32_t ra_indexed_ranges(uint32_t sequence, uint32_t kv_head, uint32_t *buf, uint32_t buf_limit);
 RA_IMPORT(read_vectors) void ra_read_vectors(uint32_t what, uint32_t sequence, uint32_t kv_head, const uint32_t *ids, uint32_t n, float *out);
+RA_IMPORT(build_info) uint32_t ra_build_info(uint32_t *buf, uint32_t buf_limit);
 RA_IMPORT(queries_info) uint32_t ra_queries_info(uint32_t *buf, uint32_t buf_limit);
 RA_IMPORT(read_queries) void ra_read_queries(uint32_t query, uint32_t n_queries, float *out);
 RA_IMPORT(score) void ra_score(uint32_t query, uint32_t n_queries, const uint32_t *ids, uint32_t n, float *out);
 RA_IMPORT(score_range) void ra_score_range(uint32_t query, uint32_t n_queries, uint32_t lo, uint32_t hi, float *out);
 RA_IMPORT(topk_range) uint32_t ra_topk_range(uint32_t query, uint32_t n_queries, uint32_t lo, uint32_t hi, uint32_t k, uint32_t *out_ids, float *out_scores, uint32_t *out_counts);
 RA_IMPORT(emit) void ra_emit(uint32_t query, const uint32_t *ids, const float *bias, uint32_t n);
+RA_IMPORT(emit_summary) void ra_emit_summary(uint32_t query, uint32_t n, const float *logits, const float *log_mults, const float *values);
+RA_IMPORT(hits_read) uint32_t ra_hits_read(uint32_t query, uint32_t *out_ids, float *out_logits, uint32_t limit);
+RA_IMPORT(emit_bias) void ra_emit_bias(uint32_t query, const float *bias, uint32_t n);
+RA_IMPORT(place_info) uint32_t ra_place_info(uint32_t *buf, uint32_t buf_limit);
+RA_IMPORT(state_ranges) uint32_t ra_state_ranges(uint32_t state, uint32_t *buf, uint32_t buf_limit);
+RA_IMPORT(place) void ra_place(uint32_t state, uint32_t lo, uint32_t hi);
 
 /* Exports that every plugin has. JSON is the description, a string literal. */
 #define RA_PLUGIN(json)                                                       \

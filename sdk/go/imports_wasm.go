@@ -30,6 +30,10 @@ func importIndexedRanges(sequence uint32, kvHead uint32, buf unsafe.Pointer, buf
 //go:noescape
 func importReadVectors(what uint32, sequence uint32, kvHead uint32, ids unsafe.Pointer, n uint32, out unsafe.Pointer)
 
+//go:wasmimport ra build_info
+//go:noescape
+func importBuildInfo(buf unsafe.Pointer, bufLimit uint32) uint32
+
 //go:wasmimport ra queries_info
 //go:noescape
 func importQueriesInfo(buf unsafe.Pointer, bufLimit uint32) uint32
@@ -53,3 +57,27 @@ func importTopKRange(query uint32, nQueries uint32, lo uint32, hi uint32, k uint
 //go:wasmimport ra emit
 //go:noescape
 func importEmit(query uint32, ids unsafe.Pointer, bias unsafe.Pointer, n uint32)
+
+//go:wasmimport ra emit_summary
+//go:noescape
+func importEmitSummary(query uint32, n uint32, logits unsafe.Pointer, logMults unsafe.Pointer, values unsafe.Pointer)
+
+//go:wasmimport ra hits_read
+//go:noescape
+func importHitsRead(query uint32, outIDs unsafe.Pointer, outLogits unsafe.Pointer, limit uint32) uint32
+
+//go:wasmimport ra emit_bias
+//go:noescape
+func importEmitBias(query uint32, bias unsafe.Pointer, n uint32)
+
+//go:wasmimport ra place_info
+//go:noescape
+func importPlaceInfo(buf unsafe.Pointer, bufLimit uint32) uint32
+
+//go:wasmimport ra state_ranges
+//go:noescape
+func importStateRanges(state uint32, buf unsafe.Pointer, bufLimit uint32) uint32
+
+//go:wasmimport ra place
+//go:noescape
+func importPlace(state uint32, lo uint32, hi uint32)

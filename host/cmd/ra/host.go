@@ -14,6 +14,7 @@ import (
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/model"
+	"github.com/retrievalattention/ra/host/placement"
 	"github.com/retrievalattention/ra/host/plugin"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
@@ -81,7 +82,7 @@ func openHost(ctx context.Context, c *config.Resolved, modes []engine.Mode, log 
 		Memory:     kv.NewAllocator(int64(c.Model.CPUMemoryMiB) << 20),
 		DType:      kvDTypes[c.Model.KVDType],
 		TopK:       c.Attention.Budget.TopK,
-		Window:     engine.SinkWindow{Sink: c.Policy.Params.Sink, Size: c.Policy.Params.Window},
+		Policy:     placement.SinkWindow{Sink: c.Policy.Params.Sink, Window: c.Policy.Params.Window},
 		MaxContext: limit,
 	})
 	return h, err

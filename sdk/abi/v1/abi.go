@@ -62,10 +62,13 @@ const (
 	ScopeBuild
 	ScopeAppend
 	ScopeSearch
+	ScopeWeigh
+	ScopePlace
 	ScopeInit // _initialize and ra_describe
 
-	ScopeStatus = ScopeConfigure | ScopeBuild | ScopeAppend | ScopeSearch
-	ScopeStore  = ScopeBuild | ScopeAppend | ScopeSearch
+	ScopeStatus = ScopeConfigure | ScopeBuild | ScopeAppend | ScopeSearch | ScopeWeigh | ScopePlace
+	ScopeIndex  = ScopeBuild | ScopeAppend // the calls for one KV head
+	ScopeStore  = ScopeIndex | ScopeSearch | ScopeWeigh | ScopePlace
 	ScopeAny    = ScopeStatus | ScopeInit
 )
 
@@ -75,7 +78,7 @@ func (s Scope) String() string {
 		return "any"
 	}
 	var names []string
-	for i, name := range []string{"configure", "build", "append", "search", "init"} {
+	for i, name := range []string{"configure", "build", "append", "search", "weigh", "place", "init"} {
 		if s>>i&1 == 1 {
 			names = append(names, name)
 		}
@@ -167,6 +170,10 @@ func Exports() []Export {
 	export := func(kind, name, list string, results []Type, doc string) Export {
 		return Export{Func: Func{Name: name, Params: params(list), Results: results}, Kind: kind, Doc: doc}
 	}
+	optional := func(e Export) Export {
+		e.Optional = true
+		return e
+	}
 	return []Export{
 		export("", Marker, "", nil, "Marker of the version. Never called."),
 		export("", "ra_describe", "", []Type{I64}, "Address (upper 32 bits) and length (lower) of the description, which stays valid until the next call."),
@@ -174,6 +181,8 @@ func Exports() []Export {
 		export(KindSearch, "ra_build", "layer kv_head", status, "Prepares the search of one KV head of a layer, after prefill."),
 		export(KindSearch, "ra_append", "layer kv_head lo hi", status, "Positions `[lo, hi)` were indexed: make them findable."),
 		export(KindSearch, "ra_search", "layer", status, "Emits hits for all queries of the call's KV heads."),
+		optional(export(KindSearch, "ra_weigh", "layer", status, "Gives the hits of the search that just ended their biases, now that their logits are known. Called when the description lists `weigh` under `needs`.")),
+		export(KindPolicy, "ra_place", "layer", status, "Places tokens of one layer, after the prefill and while decoding."),
 	}
 }
 
@@ -187,11 +196,18 @@ func Imports() []Func {
 		{"store_info", params("sequence kv_head buf>u32 buf_limit"), n, ScopeStore},
 		{"indexed_ranges", params("sequence kv_head buf>u32 buf_limit"), n, ScopeStore},
 		{"read_vectors", params("what sequence kv_head ids<u32 n out>f32"), nil, ScopeStore},
-		{"queries_info", params("buf>u32 buf_limit"), n, ScopeSearch},
-		{"read_queries", params("query n_queries out>f32"), nil, ScopeSearch},
-		{"score", params("query n_queries ids<u32 n out>f32"), nil, ScopeSearch},
-		{"score_range", params("query n_queries lo hi out>f32"), nil, ScopeSearch},
-		{"topk_range", params("query n_queries lo hi k out_ids>u32 out_scores>f32 out_counts>u32"), n, ScopeSearch},
+		{"build_info", params("buf>u32 buf_limit"), n, ScopeIndex},
+		{"queries_info", params("buf>u32 buf_limit"), n, ScopeSearch | ScopeWeigh},
+		{"read_queries", params("query n_queries out>f32"), nil, ScopeIndex | ScopeSearch | ScopeWeigh},
+		{"score", params("query n_queries ids<u32 n out>f32"), nil, ScopeIndex | ScopeSearch},
+		{"score_range", params("query n_queries lo hi out>f32"), nil, ScopeIndex | ScopeSearch},
+		{"topk_range", params("query n_queries lo hi k out_ids>u32 out_scores>f32 out_counts>u32"), n, ScopeIndex | ScopeSearch},
 		{"emit", params("query ids<u32 bias<f32 n"), nil, ScopeSearch},
+		{"emit_summary", params("query n logits<f32 log_mults<f32 values<f32"), nil, ScopeSearch},
+		{"hits_read", params("query out_ids>u32 out_logits>f32 limit"), n, ScopeWeigh},
+		{"emit_bias", params("query bias<f32 n"), nil, ScopeWeigh},
+		{"place_info", params("buf>u32 buf_limit"), n, ScopePlace},
+		{"state_ranges", params("state buf>u32 buf_limit"), n, ScopePlace},
+		{"place", params("state lo hi"), nil, ScopePlace},
 	}
 }

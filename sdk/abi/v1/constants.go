@@ -11,6 +11,14 @@ const (
 	Module = "ra"
 	// KindSearch is the "kind" of a search plugin's description.
 	KindSearch = "search"
+	// KindPolicy is the "kind" of a placement policy's description.
+	KindPolicy = "policy"
+	// NeedPrefillQueries is listed under "needs" of a description by a plugin
+	// whose ra_build reads the prefill's queries.
+	NeedPrefillQueries = "prefill_queries"
+	// NeedWeigh is listed under "needs" of a description by a plugin whose
+	// ra_weigh is to be called after each search.
+	NeedWeigh = "weigh"
 )
 
 // Limits that hold for every host.
@@ -20,6 +28,8 @@ const (
 	// MaxRows is the largest number of ids or positions of one call of
 	// score, score_range and read_vectors. topk_range has no such limit.
 	MaxRows = 1 << 16
+	// MaxSummaries is the largest number of summaries of one query.
+	MaxSummaries = 1 << 14
 	// MaxDescription bounds the JSON of ra_describe, in bytes.
 	MaxDescription = 64 << 10
 	// MaxParams bounds the text of params_read, in bytes.
@@ -41,11 +51,11 @@ const (
 	// QueryOfCall is a query of this search call; the index is
 	// (sequence*tokens + token)*heads + head.
 	QueryOfCall = 0
-	// QueryOfPrefill is a query kept from the prefill. Reserved: not served
-	// in this version.
+	// QueryOfPrefill is a query of the prefill, of the KV head that ra_build
+	// is called for; the index is token*group + head of the group.
 	QueryOfPrefill = 1
-	// QueryOfKey is a stored key used as a query. Reserved: not served in
-	// this version.
+	// QueryOfKey is a stored key used as a query, of the KV head that ra_build
+	// or ra_append is called for; the index is its position.
 	QueryOfKey = 2
 )
 
@@ -85,4 +95,31 @@ const (
 	QueriesHeadDim            // elements of a query
 	QueriesTopK               // most hits a query may have
 	QueriesWords              // length of the structure
+)
+
+// Fields of build_info's structure, in u32 words.
+const (
+	BuildQueries = iota // tokens whose queries were kept from the prefill; 0 without the need
+	BuildKVHead         // KV head to build
+	BuildGroup          // query heads that share it
+	BuildHeadDim        // elements of a key, a value, a query
+	BuildWords          // length of the structure
+)
+
+// States of a token.
+const (
+	StateStatic  = 0 // attended at every step
+	StateIndexed = 1 // attended when a search returns it
+	StateDropped = 2 // never attended
+)
+
+// Fields of place_info's structure, in u32 words.
+const (
+	PlaceTokens   = iota // positions of the sequence
+	PlacePrefill         // of these, tokens of the prefill; ids from there on were decoded
+	PlaceDecoding        // 0: right after the prefill; 1: while decoding
+	PlaceLayers          // layers of the model
+	PlaceKVHeads         // KV heads of a layer
+	PlaceHeadDim         // elements of a key
+	PlaceWords           // length of the structure
 )

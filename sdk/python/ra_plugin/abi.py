@@ -6,10 +6,14 @@ MARKER = "ra_abi_v1"  # the export that says which ABI a module speaks. It is ne
 MARKER_PREFIX = "ra_abi_v"  # begins the marker of every version
 MODULE = "ra"  # the module under which the host offers its functions
 KIND_SEARCH = "search"  # the "kind" of a search plugin's description
+KIND_POLICY = "policy"  # the "kind" of a placement policy's description
+NEED_PREFILL_QUERIES = "prefill_queries"  # listed under "needs" of a description by a plugin whose ra_build reads the prefill's queries
+NEED_WEIGH = "weigh"  # listed under "needs" of a description by a plugin whose ra_weigh is to be called after each search
 
 # Limits that hold for every host.
 MAX_QUERIES = 8  # the largest number of queries of one kernel call
 MAX_ROWS = 65536  # the largest number of ids or positions of one call of score, score_range and read_vectors. topk_range has no such limit
+MAX_SUMMARIES = 16384  # the largest number of summaries of one query
 MAX_DESCRIPTION = 65536  # bounds the JSON of ra_describe, in bytes
 MAX_PARAMS = 65536  # bounds the text of params_read, in bytes
 MAX_FAIL_TEXT = 1024  # bounds the text of fail, in bytes; the rest is cut off
@@ -20,8 +24,8 @@ MAX_LOG_LINES = 64  # bounds the messages of one call; further ones are dropped 
 QUERY_TAG_SHIFT = 30
 QUERY_INDEX_MASK = 1073741823
 QUERY_OF_CALL = 0  # a query of this search call; the index is (sequence*tokens + token)*heads + head
-QUERY_OF_PREFILL = 1  # a query kept from the prefill. Reserved: not served in this version
-QUERY_OF_KEY = 2  # a stored key used as a query. Reserved: not served in this version
+QUERY_OF_PREFILL = 1  # a query of the prefill, of the KV head that ra_build is called for; the index is token*group + head of the group
+QUERY_OF_KEY = 2  # a stored key used as a query, of the KV head that ra_build or ra_append is called for; the index is its position
 
 # Levels of log.
 LOG_DEBUG = 0
@@ -52,3 +56,24 @@ QUERIES_GROUP = 5  # query heads that share a KV head
 QUERIES_HEAD_DIM = 6  # elements of a query
 QUERIES_TOP_K = 7  # most hits a query may have
 QUERIES_WORDS = 8  # length of the structure
+
+# Fields of build_info's structure, in u32 words.
+BUILD_QUERIES = 0  # tokens whose queries were kept from the prefill; 0 without the need
+BUILD_KV_HEAD = 1  # KV head to build
+BUILD_GROUP = 2  # query heads that share it
+BUILD_HEAD_DIM = 3  # elements of a key, a value, a query
+BUILD_WORDS = 4  # length of the structure
+
+# States of a token.
+STATE_STATIC = 0  # attended at every step
+STATE_INDEXED = 1  # attended when a search returns it
+STATE_DROPPED = 2  # never attended
+
+# Fields of place_info's structure, in u32 words.
+PLACE_TOKENS = 0  # positions of the sequence
+PLACE_PREFILL = 1  # of these, tokens of the prefill; ids from there on were decoded
+PLACE_DECODING = 2  # 0: right after the prefill; 1: while decoding
+PLACE_LAYERS = 3  # layers of the model
+PLACE_KV_HEADS = 4  # KV heads of a layer
+PLACE_HEAD_DIM = 5  # elements of a key
+PLACE_WORDS = 6  # length of the structure
