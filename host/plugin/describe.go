@@ -94,6 +94,9 @@ func (p *Parameter) text(v any) (string, error) {
 	wrong := func() (string, error) {
 		return "", fmt.Errorf("%s is %#v (%T), want %s", p.Name, v, v, p.want())
 	}
+	if s, ok := v.(string); ok {
+		v = p.parse(s)
+	}
 	switch p.Type {
 	case "int", "float":
 		f, ok := number(v)
@@ -122,6 +125,24 @@ func (p *Parameter) text(v any) (string, error) {
 	return wrong()
 }
 
+// parse reads text as the parameter's type; what cannot be read stays text.
+func (p *Parameter) parse(s string) any {
+	switch p.Type {
+	case "int", "float":
+		if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+			return n
+		}
+		if f, err := strconv.ParseFloat(s, 64); err == nil {
+			return f
+		}
+	case "bool":
+		if b, err := strconv.ParseBool(s); err == nil {
+			return b
+		}
+	}
+	return s
+}
+
 // want describes the values that p takes.
 func (p *Parameter) want() string {
 	s := map[string]string{"int": "an integer", "float": "a number", "bool": "true or false", "string": "a string of one line"}[p.Type]
@@ -129,14 +150,16 @@ func (p *Parameter) want() string {
 	case len(p.Values) > 0:
 		s = fmt.Sprintf("one of %q", p.Values)
 	case p.Min != nil && p.Max != nil:
-		s += fmt.Sprintf(" from %g to %g", *p.Min, *p.Max)
+		s += " from " + decimal(*p.Min) + " to " + decimal(*p.Max)
 	case p.Min != nil:
-		s += fmt.Sprintf(" of at least %g", *p.Min)
+		s += " of at least " + decimal(*p.Min)
 	case p.Max != nil:
-		s += fmt.Sprintf(" of at most %g", *p.Max)
+		s += " of at most " + decimal(*p.Max)
 	}
 	return s
 }
+
+func decimal(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 // number converts the numeric types that a decoder may give.
 func number(v any) (float64, bool) {
@@ -165,7 +188,7 @@ func number(v any) (float64, bool) {
 func (d *Description) resolve(values map[string]any) (string, error) {
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if !slices.ContainsFunc(d.Parameters, func(p Parameter) bool { return p.Name == name }) {
-			return "", fmt.Errorf("%w: %s has no parameter %q%s", ErrParam, d.Name, name, d.suggest(name))
+			return "", &ParamError{name, fmt.Sprintf("%s has no parameter %q%s", d.Name, name, d.suggest(name))}
 		}
 	}
 	var b strings.Builder
@@ -176,7 +199,7 @@ func (d *Description) resolve(values map[string]any) (string, error) {
 		}
 		text, err := p.text(v)
 		if err != nil {
-			return "", fmt.Errorf("%w: %w", ErrParam, err)
+			return "", &ParamError{p.Name, err.Error()}
 		}
 		b.WriteString(p.Name + "=" + text + "\n")
 	}

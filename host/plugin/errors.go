@@ -43,6 +43,19 @@ var (
 	ErrClosed = errors.New("plugin closed")
 )
 
+// ParamError is a parameter that is unknown, of the wrong type or out of
+// range. It wraps [ErrParam].
+type ParamError struct {
+	Param  string
+	Reason string
+}
+
+// Error says what is wrong.
+func (e *ParamError) Error() string { return ErrParam.Error() + ": " + e.Reason }
+
+// Unwrap returns [ErrParam].
+func (e *ParamError) Unwrap() error { return ErrParam }
+
 // Error is a failed operation of a plugin.
 type Error struct {
 	Plugin    string // name, or the path before the name is known

@@ -49,7 +49,7 @@ type Options struct {
 	// SHA256 is verified when set: hex, with or without "sha256:" before it.
 	SHA256 string
 	// Params are checked against what the plugin declares. Numbers may be of
-	// any Go integer or float type.
+	// any Go integer or float type; a string is read as the declared type.
 	Params map[string]any
 	Limits Limits
 	// Instances bounds the instances alive at once; a search is split over

@@ -29,6 +29,9 @@ var (
 )
 
 func exitCode(err error) int {
+	if errors.Is(err, plugin.ErrParam) {
+		return exitConfig
+	}
 	if failed := (*plugin.Error)(nil); errors.As(err, &failed) && !errors.Is(err, context.Canceled) {
 		return exitPlugin
 	}

@@ -14,7 +14,6 @@ import (
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/model"
-	"github.com/retrievalattention/ra/host/placement"
 	"github.com/retrievalattention/ra/host/plugin"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
@@ -77,12 +76,17 @@ func openHost(ctx context.Context, c *config.Resolved, modes []engine.Mode, log 
 		h.closers = append(h.closers, h.plugin.Close)
 		strategy = h.plugin
 	}
+	policy, err := openPolicy(ctx, c, backend, log)
+	if err != nil {
+		return h, err
+	}
+	h.closers = append(h.closers, policy.Close)
 	h.engine, err = engine.New(engine.Options{
 		Model: loaded, Backend: backend, Strategy: strategy,
 		Memory:     kv.NewAllocator(int64(c.Model.CPUMemoryMiB) << 20),
 		DType:      kvDTypes[c.Model.KVDType],
 		TopK:       c.Attention.Budget.TopK,
-		Policy:     placement.SinkWindow{Sink: c.Policy.Params.Sink, Window: c.Policy.Params.Window},
+		Policy:     policy,
 		MaxContext: limit,
 	})
 	return h, err
@@ -92,9 +96,46 @@ var kvDTypes = map[string]kernel.DType{"bf16": kernel.BF16, "f16": kernel.F16, "
 
 // openPlugin loads the configured search plugin.
 func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner, log *slog.Logger) (*plugin.Plugin, error) {
-	p := c.Plugin(c.Search.Plugin)
-	return plugin.Load(ctx, plugin.Options{
-		Name: p.Name, Path: p.Path, SHA256: p.SHA256, Params: c.Search.Params,
+	p, err := plugin.Load(ctx, pluginOptions(c.Plugin(c.Search.Plugin), c.Search.Params, scanner, log))
+	return p, located(c, "search", err)
+}
+
+// openPolicy loads the configured placement policy.
+func openPolicy(ctx context.Context, c *config.Resolved, scanner compute.Scanner, log *slog.Logger) (*plugin.Policy, error) {
+	p, err := plugin.LoadPolicy(ctx, pluginOptions(c.Plugin(c.Policy.Plugin), c.Policy.Params, scanner, log))
+	return p, located(c, "policy", err)
+}
+
+// located says where a parameter that a plugin refuses was set.
+func located(c *config.Resolved, table string, err error) error {
+	var p *plugin.ParamError
+	if !errors.As(err, &p) {
+		return err
+	}
+	if where := c.Where(table + ".params." + p.Param); where != "" {
+		return fmt.Errorf("%s: %w", where, err)
+	}
+	return err
+}
+
+// checkPlugins loads the plugins that a configuration chooses, with their
+// parameters, and closes them again.
+func checkPlugins(ctx context.Context, c *config.Resolved, log *slog.Logger) error {
+	backend := compute.NewCPU()
+	search, err := openPlugin(ctx, c, backend, log)
+	if err != nil {
+		return err
+	}
+	policy, err := openPolicy(ctx, c, backend, log)
+	if err != nil {
+		return errors.Join(err, search.Close())
+	}
+	return errors.Join(search.Close(), policy.Close(), backend.Close())
+}
+
+func pluginOptions(p config.Plugin, params map[string]any, scanner compute.Scanner, log *slog.Logger) plugin.Options {
+	return plugin.Options{
+		Name: p.Name, Path: p.Path, SHA256: p.SHA256, Params: params,
 		Limits: plugin.Limits{
 			MemoryMiB:     p.Limits.MemoryMiB,
 			SearchTimeout: p.Limits.SearchTimeout,
@@ -103,7 +144,7 @@ func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner
 		},
 		Instances: p.Instances, Trusted: p.Trusted, OnFailure: plugin.OnFailure(p.OnFailure),
 		Scanner: scanner, Logger: log,
-	})
+	}
 }
 
 // close releases everything in the reverse order of opening.
