@@ -87,6 +87,7 @@ type Limits struct {
 	SearchTimeout time.Duration `toml:"search_timeout"`
 	BuildTimeout  time.Duration `toml:"build_timeout"`
 	Fuel          int64         `toml:"fuel"` // units a call
+	Work          int64         `toml:"work"` // multiply-adds of the kernels a call
 }
 
 // Default returns the configuration without file, environment and flags.
@@ -161,7 +162,7 @@ func (c *Config) Validate() error {
 		if p.Limits.MemoryMiB > 4096 {
 			bad(key+".limits.memory_mib", "%d is above 4096, the most that a wasm module can address", p.Limits.MemoryMiB)
 		}
-		if p.Limits.SearchTimeout < 0 || p.Limits.BuildTimeout < 0 || p.Limits.Fuel < 0 {
+		if p.Limits.SearchTimeout < 0 || p.Limits.BuildTimeout < 0 || p.Limits.Fuel < 0 || p.Limits.Work < 0 {
 			bad(key+".limits", "must not be negative")
 		}
 		if n := len(p.SHA256); n != 0 && n != 64 {

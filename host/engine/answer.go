@@ -10,6 +10,7 @@ import (
 	"github.com/retrievalattention/ra/host/attention"
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/placement"
+	"github.com/retrievalattention/ra/host/retrieval"
 )
 
 // Sampler chooses the next token from logits (one a vocabulary entry, which
@@ -80,12 +81,16 @@ func (d *Document) Answer(ctx context.Context, o AnswerOptions) (*Answer, error)
 	case len(d.tokens)+len(o.Question)+o.MaxTokens > d.engine.o.MaxContext:
 		return nil, d.engine.tooLong(len(d.tokens), len(o.Question)+o.MaxTokens)
 	}
+	if d.closed.Load() || !d.tenure.enter() {
+		return nil, errors.New("the document is closed")
+	}
+	defer d.tenure.leave()
 	kvc := d.kvc.Fork()
 	defer kvc.Close()
 	if err := kvc.Reserve(len(o.Question) + o.MaxTokens); err != nil {
 		return nil, err
 	}
-	s := newDecoder(d.engine, view.Fork(kvc), o.Mode)
+	s := newDecoder(d.engine, d.tenure.strategy, view.Fork(kvc), o.Mode)
 	start := time.Now()
 	a, err := s.run(ctx, o)
 	if err != nil {
@@ -98,6 +103,7 @@ func (d *Document) Answer(ctx context.Context, o AnswerOptions) (*Answer, error)
 // decoder is the state of one answer.
 type decoder struct {
 	e       *Engine
+	search  retrieval.Strategy
 	view    *kv.View
 	mode    Mode
 	prefill int // tokens of the document
@@ -107,12 +113,12 @@ type decoder struct {
 	logits  []float32
 }
 
-func newDecoder(e *Engine, view *kv.View, mode Mode) *decoder {
+func newDecoder(e *Engine, search retrieval.Strategy, view *kv.View, mode Mode) *decoder {
 	spec := e.o.Model.Spec()
 	n := spec.Heads * spec.HeadDim
 	return &decoder{
-		e: e, view: view, mode: mode, prefill: view.Len(), placed: view.Len(),
-		layer: attention.NewLayer(e.o.Backend, e.o.Strategy, e.o.TopK, spec.Heads, spec.HeadDim),
+		e: e, search: search, view: view, mode: mode, prefill: view.Len(), placed: view.Len(),
+		layer: attention.NewLayer(e.o.Backend, search, e.o.TopK, spec.Heads, spec.HeadDim),
 		q:     make([]float32, n), out: make([]float32, n), logits: make([]float32, spec.Vocab),
 	}
 }
@@ -201,7 +207,7 @@ func (s *decoder) slide(ctx context.Context) error {
 			return err
 		}
 		for _, r := range indexed {
-			if err := s.e.o.Strategy.Append(ctx, s.view, l, r); err != nil {
+			if err := s.search.Append(ctx, s.view, l, r); err != nil {
 				return fmt.Errorf("append tokens [%d, %d) of layer %d to the index: %w", r.Lo, r.Hi, l, err)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/retrievalattention/ra/host/compute"
 	"github.com/retrievalattention/ra/host/kernel"
@@ -65,7 +66,8 @@ type Options struct {
 
 // Engine runs one model. It is safe for concurrent use.
 type Engine struct {
-	o Options
+	o      Options
+	tenure atomic.Pointer[tenure] // of the search strategy
 }
 
 // New returns an engine.
@@ -81,5 +83,7 @@ func New(o Options) (*Engine, error) {
 	if o.Memory == nil {
 		o.Memory = kv.NewAllocator(0)
 	}
-	return &Engine{o: o}, nil
+	e := &Engine{o: o}
+	e.tenure.Store(newTenure(o.Strategy))
+	return e, nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/retrievalattention/ra/host/kv"
@@ -30,6 +31,8 @@ type PrefillOptions struct {
 // safe for concurrent use.
 type Document struct {
 	engine *Engine
+	tenure *tenure // of the strategy that indexed it
+	closed atomic.Bool
 	kvc    *kv.Context
 	views  map[Mode]*kv.View
 	tokens []int32
@@ -42,8 +45,14 @@ type Document struct {
 func (d *Document) Tokens() int { return len(d.tokens) }
 
 // Close releases the document's keys and values. Answers under way keep
-// theirs.
-func (d *Document) Close() error { return d.kvc.Close() }
+// theirs. Closing it again does nothing.
+func (d *Document) Close() error {
+	if d.closed.Swap(true) {
+		return nil
+	}
+	defer d.tenure.leave()
+	return d.kvc.Close()
+}
 
 // Prefill runs tokens through the model with exact causal attention and
 // stores their keys and values. The memory for them is claimed before work
@@ -63,17 +72,17 @@ func (e *Engine) Prefill(ctx context.Context, tokens []int32, o PrefillOptions) 
 	if err := kvc.CheckFork(o.Room); err != nil {
 		return nil, errors.Join(err, kvc.Close())
 	}
-	d := &Document{engine: e, kvc: kvc, views: map[Mode]*kv.View{}, tokens: slices.Clone(tokens)}
+	d := &Document{engine: e, tenure: e.tenant(), kvc: kvc, views: map[Mode]*kv.View{}, tokens: slices.Clone(tokens)}
 	start := time.Now()
 	if err := d.prefill(ctx, o); err != nil {
-		return nil, errors.Join(err, kvc.Close())
+		return nil, errors.Join(err, d.Close())
 	}
 	d.PrefillSeconds = time.Since(start).Seconds()
 	return d, nil
 }
 
 func (d *Document) prefill(ctx context.Context, o PrefillOptions) error {
-	e, n := d.engine, len(d.tokens)
+	e, n, strategy := d.engine, len(d.tokens), d.tenure.strategy
 	spec := e.o.Model.Spec()
 	for _, m := range o.Modes {
 		d.views[m] = kv.NewView(d.kvc)
@@ -85,10 +94,10 @@ func (d *Document) prefill(ctx context.Context, o PrefillOptions) error {
 	}
 	defer stream.Close()
 	view := d.views[Retrieval]
-	if view != nil && e.o.Strategy == nil {
+	if view != nil && strategy == nil {
 		return errors.New("retrieval attention needs a search strategy")
 	}
-	user, ok := e.o.Strategy.(retrieval.QueryUser)
+	user, ok := strategy.(retrieval.QueryUser)
 	keep := ok && user.UsesPrefillQueries()
 	// The build of one layer runs beside the next layer's prefill; no more
 	// than one at a time, so that at most two layers' queries are held.
@@ -115,7 +124,7 @@ func (d *Document) prefill(ctx context.Context, o PrefillOptions) error {
 				building <- nil
 				return
 			}
-			building <- e.o.Strategy.Build(ctx, &retrieval.Build{View: view, Layer: l, Heads: spec.Heads, Queries: queries})
+			building <- strategy.Build(ctx, &retrieval.Build{View: view, Layer: l, Heads: spec.Heads, Queries: queries})
 		}()
 	}
 	if err := <-building; err != nil {

@@ -24,6 +24,8 @@ var (
 	ErrMemory = errors.New("memory limit exceeded")
 	// ErrFuel: a call used up its fuel.
 	ErrFuel = errors.New("out of fuel")
+	// ErrWork: a call asked the kernels for more than its limit.
+	ErrWork = errors.New("work limit exceeded")
 	// ErrDeadline: a call ran past its deadline.
 	ErrDeadline = errors.New("deadline exceeded")
 	// ErrStack: a call recursed too deeply.

@@ -60,7 +60,8 @@ type guestCall struct {
 	caller   context.Context
 	deadline time.Time
 	limit    time.Duration
-	work     int64 // since the last look at the clock
+	work     int64 // multiply-adds since the last look at the clock
+	done     int64 // before that
 
 	layer       int
 	views       []*kv.View
@@ -247,6 +248,9 @@ func (in *instance) spend(work int64) {
 	c := &in.call
 	if c.work += work; c.work < workPerCheck {
 		return
+	}
+	if c.done += c.work; c.done > in.p.opts.Limits.Work {
+		in.trap(ErrWork, "%s asked for more than %d multiply-adds; raise limits.work", c.export, in.p.opts.Limits.Work)
 	}
 	c.work = 0
 	if err := c.caller.Err(); err != nil {

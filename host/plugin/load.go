@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -39,10 +40,11 @@ type Plugin struct {
 	memory   atomic.Int64 // bytes committed by all instances
 	closed   atomic.Bool
 
-	exact *retrieval.Flat
-	built builds
-	stats statistics
-	once  sync.Once // of Close
+	exact   *retrieval.Flat
+	built   builds
+	backoff backoff
+	stats   statistics
+	once    sync.Once // of Close
 }
 
 var _ retrieval.Strategy = (*Plugin)(nil)
@@ -64,7 +66,7 @@ func loadKind(ctx context.Context, o Options, kind string) (*Plugin, error) {
 	if err != nil {
 		return fail(label, "", err)
 	}
-	p := &Plugin{opts: o, digest: Digest(module), pool: newPool(o.Instances), exact: retrieval.NewFlat(o.Scanner)}
+	p := &Plugin{opts: o, digest: Digest(module), pool: newPool(o.Instances), exact: retrieval.NewFlat(o.Scanner), backoff: backoff{now: time.Now}}
 	p.opts.Bytes = nil
 	p.log = o.Logger.With("plugin", label)
 	if err := p.load(ctx, module, kind); err != nil {

@@ -137,18 +137,22 @@ func (p *Plugin) Search(ctx context.Context, call *retrieval.Call, res *retrieva
 		return p.errorOf("search", call.Layer, call.Step, err)
 	}
 	p.stats.calls.Add(1)
-	if p.opts.OnFailure == Fallback && p.built.anyFailed(call) {
+	if p.opts.OnFailure == Fallback && (p.built.anyFailed(call) || p.backoff.resting()) {
 		p.fellBack()
 		return p.exact.Search(ctx, call, res)
 	}
 	err := p.searchGuest(ctx, call, res)
 	switch {
 	case err == nil:
+		p.backoff.record(true)
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
 	err = p.failed("search", call.Layer, call.Step, err)
+	if rest := p.backoff.record(false); rest > 0 && p.opts.OnFailure == Fallback {
+		p.log.Debug("the plugin rests", "for", rest)
+	}
 	if p.opts.OnFailure == Fail || errors.Is(err, ErrClosed) {
 		return err
 	}

@@ -141,6 +141,7 @@ func pluginOptions(p config.Plugin, params map[string]any, scanner compute.Scann
 			SearchTimeout: p.Limits.SearchTimeout,
 			BuildTimeout:  p.Limits.BuildTimeout,
 			Fuel:          p.Limits.Fuel,
+			Work:          p.Limits.Work,
 		},
 		Instances: p.Instances, Trusted: p.Trusted, OnFailure: plugin.OnFailure(p.OnFailure),
 		Scanner: scanner, Logger: log,
