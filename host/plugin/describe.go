@@ -92,7 +92,7 @@ func parseDescription(text []byte) (*Description, error) {
 // text checks a value and returns it as params_read gives it to the guest.
 func (p *Parameter) text(v any) (string, error) {
 	wrong := func() (string, error) {
-		return "", fmt.Errorf("%s is %#v (%T), want %s", p.Name, v, v, p.want())
+		return "", fmt.Errorf("%s is %#v (%T), want %s", p.Name, v, v, p.Want())
 	}
 	if s, ok := v.(string); ok {
 		v = p.parse(s)
@@ -143,8 +143,8 @@ func (p *Parameter) parse(s string) any {
 	return s
 }
 
-// want describes the values that p takes.
-func (p *Parameter) want() string {
+// Want describes the values that p takes.
+func (p *Parameter) Want() string {
 	s := map[string]string{"int": "an integer", "float": "a number", "bool": "true or false", "string": "a string of one line"}[p.Type]
 	switch {
 	case len(p.Values) > 0:

@@ -30,6 +30,7 @@ type Plugin struct {
 	opts   Options
 	log    *slog.Logger
 	digest string
+	size   int // bytes of the module
 	desc   *Description
 	params string // text for params_read
 
@@ -66,7 +67,7 @@ func loadKind(ctx context.Context, o Options, kind string) (*Plugin, error) {
 	if err != nil {
 		return fail(label, "", err)
 	}
-	p := &Plugin{opts: o, digest: Digest(module), pool: newPool(o.Instances), exact: retrieval.NewFlat(o.Scanner), backoff: backoff{now: time.Now}}
+	p := &Plugin{opts: o, digest: Digest(module), size: len(module), pool: newPool(o.Instances), exact: retrieval.NewFlat(o.Scanner), backoff: backoff{now: time.Now}}
 	p.opts.Bytes = nil
 	p.log = o.Logger.With("plugin", label)
 	if err := p.load(ctx, module, kind); err != nil {

@@ -6,8 +6,8 @@
  *     clang --target=wasm32 -O3 -mbulk-memory -nostdlib -Wl,--no-entry \
  *         -Wl,-z,stack-size=65536 -o plugin.wasm plugin.c
  *
- * A plugin says what it is with RA_PLUGIN and defines the exports of its
- * kind. The ABI's document says what each function does; a function that gets
+ * A plugin says what it is with RA_PLUGIN and defines the functions on_... of
+ * its kind. The ABI's document says what each function does; a function that gets
  * an argument against the rules ends the call.
  */
 #ifndef RA_H
@@ -124,11 +124,14 @@ RA_IMPORT(place) void ra_place(uint32_t state, uint32_t lo, uint32_t hi);
         return (uint64_t)(uintptr_t)text << 32 | (sizeof(text) - 1);          \
     }
 
-/* Exports of a search plugin, for a plugin to define. */
-RA_EXPORT(ra_configure) int32_t ra_configure(uint32_t params_len);
-RA_EXPORT(ra_build) int32_t ra_build(uint32_t layer, uint32_t kv_head);
-RA_EXPORT(ra_append) int32_t ra_append(uint32_t layer, uint32_t kv_head, uint32_t lo, uint32_t hi);
-RA_EXPORT(ra_search) int32_t ra_search(uint32_t layer);
+/* Exports for a plugin to define: on_build is the export ra_build, and so on.
+ * A result of 0 is success. */
+RA_EXPORT(ra_configure) int32_t on_configure(uint32_t params_len); /* all */
+RA_EXPORT(ra_build) int32_t on_build(uint32_t layer, uint32_t kv_head); /* search */
+RA_EXPORT(ra_append) int32_t on_append(uint32_t layer, uint32_t kv_head, uint32_t lo, uint32_t hi); /* search */
+RA_EXPORT(ra_search) int32_t on_search(uint32_t layer); /* search */
+RA_EXPORT(ra_weigh) int32_t on_weigh(uint32_t layer); /* search */
+RA_EXPORT(ra_place) int32_t on_place(uint32_t layer); /* policy */
 
 /* ra_take lends n bytes, 16-byte aligned, until ra_reset, and grows the
  * memory when it must; NULL when the operator's limit is reached. */
@@ -177,7 +180,7 @@ static inline uint32_t ra_batch_query(const struct ra_call *c, const struct ra_b
 
 /* ra_param writes the value of a parameter, a text of at most limit - 1 bytes
  * and a zero, to out and returns its length; -1 when there is none such. The
- * parameters are read anew each time: use it in ra_configure only. */
+ * parameters are read anew each time: use it in on_configure only. */
 static inline int32_t ra_param(const char *name, char *out, uint32_t limit) {
     static char text[RA_MAX_PARAMS];
     uint32_t n = ra_params_read(text, sizeof text), i = 0;

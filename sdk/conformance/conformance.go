@@ -30,7 +30,7 @@ type Options struct {
 	// MinRecall is the least share of the exact top-k that must be found on
 	// easy keys (random, few). Default 0.5; 1 says that the strategy is exact.
 	MinRecall float64
-	// Calls is how many searches the growth check makes. Default 2,000.
+	// Calls is how many searches the growth check makes. Default 4,000.
 	Calls int
 	// Memory, when not nil, returns the bytes that a strategy holds, such as
 	// the linear memory of its instances. Without it growth is not checked.
@@ -44,7 +44,7 @@ func (o *Options) complete() {
 		o.MinRecall = 0.5
 	}
 	if o.Calls == 0 {
-		o.Calls = 2000
+		o.Calls = 4000
 	}
 	if o.Seed == 0 {
 		o.Seed = 1

@@ -9,7 +9,7 @@ RA_PLUGIN("{\"name\":\"c-sample\",\"version\":\"1.0.0\",\"kind\":\"search\",\"fe
 
 static uint32_t stride, best;
 
-int32_t ra_configure(uint32_t params_len) {
+int32_t on_configure(uint32_t params_len) {
     (void)params_len;
     stride = (uint32_t)ra_param_int("stride");
     best = (uint32_t)ra_param_int("best");
@@ -17,8 +17,8 @@ int32_t ra_configure(uint32_t params_len) {
 }
 
 /* Nothing is built: the keys are all there is. */
-int32_t ra_build(uint32_t layer, uint32_t kv_head) { (void)layer, (void)kv_head; return 0; }
-int32_t ra_append(uint32_t layer, uint32_t kv_head, uint32_t lo, uint32_t hi) { (void)layer, (void)kv_head, (void)lo, (void)hi; return 0; }
+int32_t on_build(uint32_t layer, uint32_t kv_head) { (void)layer, (void)kv_head; return 0; }
+int32_t on_append(uint32_t layer, uint32_t kv_head, uint32_t lo, uint32_t hi) { (void)layer, (void)kv_head, (void)lo, (void)hi; return 0; }
 
 /* sift moves entry i of a heap of n, worst score first, to its place. */
 static void sift(uint32_t *ids, float *scores, uint32_t i, uint32_t n) {
@@ -48,7 +48,7 @@ static void score_all(uint32_t query, const uint32_t *ids, uint32_t n, float *sc
         ra_score(query, 1, ids + at, n - at < RA_MAX_ROWS ? n - at : RA_MAX_ROWS, scores + at);
 }
 
-int32_t ra_search(uint32_t layer) {
+int32_t on_search(uint32_t layer) {
     (void)layer;
     struct ra_call call = ra_call_info();
     uint32_t k = call.words[RA_QUERIES_TOP_K];

@@ -96,18 +96,48 @@ var kvDTypes = map[string]kernel.DType{"bf16": kernel.BF16, "f16": kernel.F16, "
 
 // openPlugin loads the configured search plugin.
 func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner, log *slog.Logger) (*plugin.Plugin, error) {
-	p, err := plugin.Load(ctx, pluginOptions(c.Plugin(c.Search.Plugin), c.Search.Params, scanner, log))
-	return p, located(c, "search", err)
+	o, pinned, err := chosen(c, c.Search.Plugin, c.Search.Params, scanner, log)
+	if err != nil {
+		return nil, err
+	}
+	p, err := plugin.Load(ctx, o)
+	return p, located(c, "search", pinned, err)
 }
 
 // openPolicy loads the configured placement policy.
 func openPolicy(ctx context.Context, c *config.Resolved, scanner compute.Scanner, log *slog.Logger) (*plugin.Policy, error) {
-	p, err := plugin.LoadPolicy(ctx, pluginOptions(c.Plugin(c.Policy.Plugin), c.Policy.Params, scanner, log))
-	return p, located(c, "policy", err)
+	o, pinned, err := chosen(c, c.Policy.Plugin, c.Policy.Params, scanner, log)
+	if err != nil {
+		return nil, err
+	}
+	p, err := plugin.LoadPolicy(ctx, o)
+	return p, located(c, "policy", pinned, err)
 }
 
-// located says where a parameter that a plugin refuses was set.
-func located(c *config.Resolved, table string, err error) error {
+// chosen returns the options of a plugin that the configuration chooses,
+// pinned by the lock file if there is one; pinned is that file.
+func chosen(c *config.Resolved, name string, params map[string]any, scanner compute.Scanner, log *slog.Logger) (o plugin.Options, pinned string, err error) {
+	p := c.Plugin(name)
+	lock, err := config.ReadLock(c.LockFile())
+	if err != nil {
+		return o, "", err
+	}
+	digest, err := lock.Digest(p.Name)
+	if err != nil {
+		return o, "", err
+	}
+	if digest != "" && p.SHA256 == "" {
+		p.SHA256, pinned = digest, lock.File
+	}
+	return pluginOptions(p, params, scanner, log), pinned, nil
+}
+
+// located says where a parameter that a plugin refuses was set, and which
+// file pins the digest that a plugin does not have.
+func located(c *config.Resolved, table, pinned string, err error) error {
+	if pinned != "" && errors.Is(err, plugin.ErrDigest) {
+		return fmt.Errorf("%w in %s; if the change is wanted, run 'ra plugin lock'", err, pinned)
+	}
 	var p *plugin.ParamError
 	if !errors.As(err, &p) {
 		return err

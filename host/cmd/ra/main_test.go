@@ -236,10 +236,6 @@ func overlap(b []byte) []byte {
 // A plugin that traps or loops in every search costs nothing but time and is
 // reported, or ends the request, as on_failure says.
 func TestOnFailure(t *testing.T) {
-	modules, err := filepath.Abs("../../plugin/testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Chdir(t.TempDir())
 	args := append([]string{"generate", "-p", text, "-q", question, "--attention", "retrieval"}, small...)
 	code, want, stderr := ra(t, nil, "", args...)

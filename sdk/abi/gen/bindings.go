@@ -99,7 +99,7 @@ func goImports() ([]byte, error) {
 //go:embed ra.h.in
 var cTemplate string
 
-// cHeader fills the template's two places.
+// cHeader fills the template's places.
 func cHeader(groups []group) string {
 	var consts strings.Builder
 	for _, g := range groups {
@@ -130,7 +130,22 @@ func cHeader(groups []group) string {
 		}
 		fmt.Fprintf(&imports, "RA_IMPORT(%s) %s ra_%s(%s);\n", f.Name, result, f.Name, strings.Join(ps, ", "))
 	}
-	return strings.NewReplacer("@NOTICE@", notice, "@CONSTANTS@", strings.TrimSpace(consts.String()), "@IMPORTS@", strings.TrimSpace(imports.String())).Replace(cTemplate)
+	var exports strings.Builder
+	for _, e := range abi.Exports() {
+		if e.Name == abi.Marker || e.Name == "ra_describe" {
+			continue // RA_PLUGIN defines them
+		}
+		var ps []string
+		for _, p := range e.Params {
+			ps = append(ps, cType(p)+p.Name)
+		}
+		kind := e.Kind
+		if kind == "" {
+			kind = "all"
+		}
+		fmt.Fprintf(&exports, "RA_EXPORT(%s) int32_t on_%s(%s); /* %s */\n", e.Name, strings.TrimPrefix(e.Name, "ra_"), strings.Join(ps, ", "), kind)
+	}
+	return strings.NewReplacer("@NOTICE@", notice, "@EXPORTS@", strings.TrimSpace(exports.String()), "@CONSTANTS@", strings.TrimSpace(consts.String()), "@IMPORTS@", strings.TrimSpace(imports.String())).Replace(cTemplate)
 }
 
 func cType(p abi.Param) string {
