@@ -4,18 +4,46 @@ package kernel
 // 128 columns a tile is 32 KiB of f32, about one first-level cache.
 const tileRows = 64
 
+// A product is formed in blocks of breadth packed rows of w and depth columns,
+// so that a block stays in the second-level cache while the rows of a pass
+// over it, and depth columns of a tile's rows of a in the first.
+const (
+	breadth = 512
+	depth   = 256
+)
+
+// fewRows is up to how many rows on the other side it is faster for the
+// vector forms to read stored rows as they are, once for four of them, than
+// to pack them.
+const fewRows = 12
+
 // GEMMScratch is the number of f32 that [MatMul] needs as scratch for rows of
 // dimension dim.
-func GEMMScratch(dim int) int { return tileRows * dim }
+func GEMMScratch(dim int) int {
+	if active == nil || active.tiles.none() {
+		return tileRows * dim
+	}
+	return breadth*depth + 12*depth + maxTile
+}
 
 // MatMul computes c[i][j] = a[i] . w[j] for the n rows of a (n x w.Dim) and
 // rows [lo, hi) of w: a linear layer with w stored output-major, as in model
 // files. c has ldc columns; column j of the result is written at j-lo, so
 // that workers can split the outputs. scratch has [GEMMScratch](w.Dim) f32.
+//
+// What n rows cost beside one: up to 12 rows stream w; above, w is packed
+// block by block, which 64 rows and more pay for. A result does not depend on
+// how the outputs are split, but rounds differently in the two forms.
 func MatMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
-	if active != nil && w.Dim > 0 && (w.DType == F32 || n <= fewRows) {
-		active.mulNT(a, n, w, lo, hi-lo, c, ldc)
-		return
+	if active != nil && w.Dim > 0 {
+		switch {
+		case n > fewRows && !active.tiles.none():
+			active.tiles.matMul(a, n, w, lo, hi, c, ldc, scratch)
+			return
+		case w.DType == F32 || n <= fewRows:
+			active.mulNT(a, n, w, lo, hi-lo, c, ldc)
+			return
+		}
 	}
 	for j := lo; j < hi; j += tileRows {
 		m := min(tileRows, hi-j)
@@ -23,9 +51,34 @@ func MatMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratc
 	}
 }
 
-// fewRows is up to how many rows on the other side it is faster for the
-// vector forms to read stored rows as they are than to widen them first.
-const fewRows = 4
+// matMul is [MatMul] in tiles, in the order of GotoBLAS (Goto and van de
+// Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008).
+func (t *tileOps) matMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
+	d := w.Dim
+	packed, rest := scratch[:breadth*depth], scratch[breadth*depth:]
+	block, spare := rest[:12*depth], rest[12*depth:][:maxTile]
+	height := t.heights(n)
+	for j := lo; j < hi; j += breadth {
+		m := min(breadth, hi-j)
+		for k := 0; k < d; k += depth {
+			kd := min(depth, d-k)
+			t.packRows(packed, w, j, m, k, kd)
+			for i := 0; i < n; i += height {
+				rows := min(height, n-i)
+				x, ldx := a[i*d:], d
+				if d > depth {
+					// Rows far apart, at powers of two even, share few sets
+					// of the cache.
+					for r := range rows {
+						copy(block[r*kd:(r+1)*kd], x[r*d+k:])
+					}
+					x, ldx = block, kd
+				}
+				t.product(x, ldx, rows, packed, kd, m, c[i*ldc+j-lo:], ldc, k > 0, spare)
+			}
+		}
+	}
+}
 
 // widenTile returns rows [lo, lo+m) as f32 rows, in place when they are f32.
 func widenTile(r Rows, lo, m int, scratch []float32) Rows {
