@@ -8,8 +8,8 @@ const tileRows = 64
 // so that a block stays in the second-level cache while the rows of a pass
 // over it, and depth columns of a tile's rows of a in the first.
 const (
-	breadth = 512
-	depth   = 256
+	breadth = 256
+	depth   = 512
 )
 
 // fewRows is up to how many rows on the other side it is faster for the
