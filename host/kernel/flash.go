@@ -90,16 +90,34 @@ func (c *causal) attendRows(q []float32, scale float32, ps []Partial, scratch []
 		if active == nil {
 			k, v, at = widenTile(k, j, w, kt), widenTile(v, j, w, vt), 0
 		}
-		mulNT(qt, n, k, at, w, s, rowTile)
-		if active != nil && !active.tiles.none() && n > 1 && c.sees(0) >= j+w {
-			active.addTiles(ps, s, v, at, w)
-			continue
+		if active != nil && !active.tiles.none() && d > 0 {
+			active.fewLogits(qt, n, k, j, w, s)
+			if c.sees(0) >= j+w {
+				active.addTiles(ps, s, v, j, w)
+				continue
+			}
+		} else {
+			mulNT(qt, n, k, at, w, s, rowTile)
 		}
 		for x := range ps {
 			if vis := min(w, c.sees(x)-j); vis > 0 {
 				ps[x].addTile(s[x*rowTile:][:vis], v, at)
 			}
 		}
+	}
+}
+
+// fewLogits writes the inner products of up to [MaxQueries] queries with w
+// keys to rows of s, while the next as many keys are on their way.
+func (o *ops) fewLogits(q []float32, n int, keys Rows, lo, w int, s []float32) {
+	base, d := keys.from(lo, w), keys.Dim
+	ahead := w * keys.rowBytes()
+	for i := 0; i < n; i += 4 {
+		last := min(3, n-1-i)
+		i1, i2, i3 := i+min(1, last), i+min(2, last), i+min(3, last)
+		o.tiles.few[keys.DType][min(last, 2)](&q[i*d], &q[i1*d], &q[i2*d], &q[i3*d], base, keys.rowBytes(), ahead, w, d,
+			&s[i*rowTile], &s[i1*rowTile], &s[i2*rowTile], &s[i3*rowTile])
+		ahead = 0
 	}
 }
 
@@ -110,17 +128,15 @@ func (o *ops) addTiles(ps []Partial, s []float32, v Rows, lo, w int) {
 		ps[x].weigh(s[x*rowTile:][:w], ps[x].Acc)
 	}
 	base, d := v.from(lo, w), v.Dim
+	ahead := w * v.rowBytes()
 	for x := 0; x < len(ps); x += 4 {
-		last := min(3, len(ps)-1-x)
-		x1, x2, x3 := x+min(1, last), x+min(2, last), x+min(3, last)
-		if last == 0 {
-			o.weighted[v.DType](&s[x*rowTile], base, nil, w, d, first(ps[x].Acc, d))
-			continue
-		}
 		// A query that is missing is the last one again, which is written
 		// twice.
-		o.tiles.mix[v.DType][last/2](&s[x*rowTile], &s[x1*rowTile], &s[x2*rowTile], &s[x3*rowTile], base, w, d,
+		last := min(3, len(ps)-1-x)
+		x1, x2, x3 := x+min(1, last), x+min(2, last), x+min(3, last)
+		o.tiles.mix[v.DType][min(last, 2)](&s[x*rowTile], &s[x1*rowTile], &s[x2*rowTile], &s[x3*rowTile], base, ahead, w, d,
 			first(ps[x].Acc, d), first(ps[x1].Acc, d), first(ps[x2].Acc, d), first(ps[x3].Acc, d))
+		ahead = 0
 	}
 }
 

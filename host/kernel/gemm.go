@@ -1,5 +1,7 @@
 package kernel
 
+import "unsafe"
+
 // tileRows is how many rows of the stored operand are widened at once: with
 // 128 columns a tile is 32 KiB of f32, about one first-level cache.
 const tileRows = 64
@@ -16,6 +18,10 @@ const (
 // vector forms to read stored rows as they are, once for four of them, than
 // to pack them.
 const fewRows = 12
+
+// streamedRows is the same for levels without tiles, which would widen rows
+// instead of packing them.
+const streamedRows = 4
 
 // GEMMScratch is the number of f32 that [MatMul] needs as scratch for rows of
 // dimension dim.
@@ -36,11 +42,14 @@ func GEMMScratch(dim int) int {
 // how the outputs are split, but rounds differently in the two forms.
 func MatMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
 	if active != nil && w.Dim > 0 {
-		switch {
-		case n > fewRows && !active.tiles.none():
+		switch tiles := !active.tiles.none(); {
+		case tiles && n > fewRows:
 			active.tiles.matMul(a, n, w, lo, hi, c, ldc, scratch)
 			return
-		case w.DType == F32 || n <= fewRows:
+		case tiles:
+			active.mulFew(a, n, w, lo, hi, c, ldc, scratch)
+			return
+		case w.DType == F32 || n <= streamedRows:
 			active.mulNT(a, n, w, lo, hi-lo, c, ldc)
 			return
 		}
@@ -75,6 +84,48 @@ func (t *tileOps) matMul(a []float32, n int, w Rows, lo, hi int, c []float32, ld
 					x, ldx = block, kd
 				}
 				t.product(x, ldx, rows, packed, kd, m, c[i*ldc+j-lo:], ldc, k > 0, spare)
+			}
+		}
+	}
+}
+
+// fewColumns and fewBytes are the columns of a few rows, all together, and the
+// bytes of the rows that they meet, that stay in the first-level cache.
+const (
+	fewColumns = 4096
+	fewBytes   = 8 << 10
+)
+
+// mulFew is [MatMul] for a few rows: w comes from memory, once, and each piece
+// of it meets all rows before the next, which is on its way meanwhile.
+func (o *ops) mulFew(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
+	d, size := w.Dim, w.DType.Size()
+	pieces := (d*n + fewColumns - 1) / fewColumns
+	kd := ((d+pieces-1)/pieces + 63) &^ 63
+	for k := 0; k < d; k += kd {
+		kn := min(kd, d-k)
+		step := max(fewBytes/(kn*size)&^3, 4)
+		for j := lo; j < hi; j += step {
+			m := min(step, hi-j)
+			base := (*byte)(unsafe.Add(unsafe.Pointer(w.from(j, m)), k*size))
+			ahead := m * d * size
+			for i := 0; i < n; i += 4 {
+				last := min(3, n-1-i)
+				var q, out [4]*float32
+				for x := range q {
+					y := min(x, last)
+					q[x] = first(a[(i+y)*d+k:], kn)
+					if k == 0 {
+						out[x] = first(c[(i+y)*ldc+j-lo:], m)
+					} else {
+						out[x] = first(scratch[y*step:], m)
+					}
+				}
+				o.tiles.few[w.DType][min(last, 2)](q[0], q[1], q[2], q[3], base, d*size, ahead, m, kn, out[0], out[1], out[2], out[3])
+				for y := 0; k > 0 && y <= last; y++ {
+					o.axpy(1, &scratch[y*step], &c[(i+y)*ldc+j-lo], m)
+				}
+				ahead = 0
 			}
 		}
 	}

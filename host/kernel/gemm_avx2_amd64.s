@@ -1165,33 +1165,524 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix2F32AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-// Requires: AVX, FMA3
-TEXT ·mix2F32AVX2(SB), NOSPLIT, $0-88
+// func few1F32AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·few1F32AVX2(SB), NOSPLIT, $0-104
+	MOVQ q0+0(FP), AX
+	MOVQ rows+32(FP), CX
+	MOVQ stride+40(FP), DX
+	MOVQ ahead+48(FP), BX
+	XORQ SI, SI
+
+block:
+	MOVQ   n+56(FP), DI
+	SUBQ   SI, DI
+	CMPQ   DI, $0x04
+	JLT    rest
+	MOVQ   CX, R8
+	LEAQ   (R8)(DX*1), R9
+	LEAQ   (R9)(DX*1), R10
+	LEAQ   (R10)(DX*1), R11
+	LEAQ   (R11)(DX*1), CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	XORQ   DI, DI
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x10, R12
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R8)(DI*4), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R9)(DI*4), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R10)(DI*4), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R11)(DI*4), R13
+	PREFETCHT0  (R13)(BX*1)
+	VMOVUPS     (R8)(DI*4), Y8
+	VMOVUPS     (R9)(DI*4), Y9
+	VMOVUPS     (R10)(DI*4), Y10
+	VMOVUPS     (R11)(DI*4), Y11
+	VMOVUPS     (AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	VMOVUPS     32(R8)(DI*4), Y8
+	VMOVUPS     32(R9)(DI*4), Y9
+	VMOVUPS     32(R10)(DI*4), Y10
+	VMOVUPS     32(R11)(DI*4), Y11
+	VMOVUPS     32(AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	ADDQ        $0x10, DI
+	SUBQ        $0x10, R12
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x08, R12
+	JLT  block_tail
+
+block_vector:
+	VMOVUPS     (R8)(DI*4), Y8
+	VMOVUPS     (R9)(DI*4), Y9
+	VMOVUPS     (R10)(DI*4), Y10
+	VMOVUPS     (R11)(DI*4), Y11
+	VMOVUPS     (AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	ADDQ        $0x08, DI
+	SUBQ        $0x08, R12
+	JGE         block_vector
+
+block_tail:
+	CMPQ        DI, dim+64(FP)
+	JGE         block_sum
+	VMOVSS      (R8)(DI*4), X8
+	VMOVSS      (R9)(DI*4), X9
+	VMOVSS      (R10)(DI*4), X10
+	VMOVSS      (R11)(DI*4), X11
+	VMOVSS      (AX)(DI*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	INCQ        DI
+	JMP         block_tail
+
+block_sum:
+	VPERM2F128   $0x20, Y1, Y0, Y14
+	VPERM2F128   $0x31, Y1, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y3, Y2, Y14
+	VPERM2F128   $0x31, Y3, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VHADDPS      Y2, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X13
+	MOVQ         o0+72(FP), DI
+	VMOVUPS      X13, (DI)(SI*4)
+	ADDQ         $0x04, SI
+	JMP          block
+
+rest:
+	CMPQ   SI, n+56(FP)
+	JGE    done
+	MOVQ   CX, R8
+	LEAQ   (R8)(DX*1), CX
+	VXORPS Y0, Y0, Y0
+	XORQ   DI, DI
+	MOVQ   dim+64(FP), R9
+	SUBQ   $0x10, R9
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R8)(DI*4), R10
+	PREFETCHT0  (R10)(BX*1)
+	VMOVUPS     (R8)(DI*4), Y8
+	VMOVUPS     (AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     32(R8)(DI*4), Y8
+	VMOVUPS     32(AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	ADDQ        $0x10, DI
+	SUBQ        $0x10, R9
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x08, R9
+	JLT  rest_tail
+
+rest_vector:
+	VMOVUPS     (R8)(DI*4), Y8
+	VMOVUPS     (AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	ADDQ        $0x08, DI
+	SUBQ        $0x08, R9
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        DI, dim+64(FP)
+	JGE         rest_sum
+	VMOVSS      (R8)(DI*4), X8
+	VMOVSS      (AX)(DI*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	INCQ        DI
+	JMP         rest_tail
+
+rest_sum:
+	VEXTRACTF128 $0x01, Y0, X13
+	VADDPS       X13, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVQ         o0+72(FP), DI
+	VMOVSS       X0, (DI)(SI*4)
+	INCQ         SI
+	JMP          rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix1F32AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·mix1F32AVX2(SB), NOSPLIT, $0-96
+	MOVQ w0+0(FP), AX
+	MOVQ rows+32(FP), CX
+	MOVQ dim+56(FP), DX
+	SHLQ $0x02, DX
+	MOVQ ahead+40(FP), R8
+	XORQ BX, BX
+
+columns16:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x10
+	JLT     columns16_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Y0
+	VMOVUPS 32(SI)(BX*4), Y1
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns16_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns16_store
+	LEAQ         (DI)(BX*4), R9
+	PREFETCHT0   (R9)(R8*1)
+	VMOVUPS      (DI)(BX*4), Y2
+	VMOVUPS      32(DI)(BX*4), Y3
+	VBROADCASTSS (AX)(SI*4), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns16_rows
+
+columns16_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Y0, (SI)(BX*4)
+	VMOVUPS Y1, 32(SI)(BX*4)
+	ADDQ    $0x10, BX
+	JMP     columns16
+
+columns16_next:
+columns8:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x08
+	JLT     columns8_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Y0
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns8_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns8_store
+	LEAQ         (DI)(BX*4), R9
+	PREFETCHT0   (R9)(R8*1)
+	VMOVUPS      (DI)(BX*4), Y2
+	VBROADCASTSS (AX)(SI*4), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns8_rows
+
+columns8_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Y0, (SI)(BX*4)
+	ADDQ    $0x08, BX
+	JMP     columns8
+
+columns8_next:
+tail:
+	MOVQ   dim+56(FP), SI
+	SUBQ   BX, SI
+	CMPQ   SI, $0x01
+	JLT    tail_next
+	MOVQ   acc0+64(FP), SI
+	VMOVSS (SI)(BX*4), X0
+	XORQ   SI, SI
+	MOVQ   CX, DI
+
+tail_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          tail_store
+	VMOVSS       (DI)(BX*4), X2
+	VBROADCASTSS (AX)(SI*4), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          tail_rows
+
+tail_store:
+	MOVQ   acc0+64(FP), SI
+	VMOVSS X0, (SI)(BX*4)
+	ADDQ   $0x01, BX
+	JMP    tail
+
+tail_next:
+	VZEROUPPER
+	RET
+
+// func few2F32AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·few2F32AVX2(SB), NOSPLIT, $0-104
+	MOVQ q0+0(FP), AX
+	MOVQ q1+8(FP), CX
+	MOVQ rows+32(FP), DX
+	MOVQ stride+40(FP), BX
+	MOVQ ahead+48(FP), SI
+	XORQ DI, DI
+
+block:
+	MOVQ   n+56(FP), R8
+	SUBQ   DI, R8
+	CMPQ   R8, $0x04
+	JLT    rest
+	MOVQ   DX, R9
+	LEAQ   (R9)(BX*1), R10
+	LEAQ   (R10)(BX*1), R11
+	LEAQ   (R11)(BX*1), R12
+	LEAQ   (R12)(BX*1), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	XORQ   R8, R8
+	MOVQ   dim+64(FP), R13
+	SUBQ   $0x10, R13
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R9)(R8*4), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R10)(R8*4), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R11)(R8*4), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R12)(R8*4), R14
+	PREFETCHT0  (R14)(SI*1)
+	VMOVUPS     (R9)(R8*4), Y8
+	VMOVUPS     (R10)(R8*4), Y9
+	VMOVUPS     (R11)(R8*4), Y10
+	VMOVUPS     (R12)(R8*4), Y11
+	VMOVUPS     (AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVUPS     (CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	VMOVUPS     32(R9)(R8*4), Y8
+	VMOVUPS     32(R10)(R8*4), Y9
+	VMOVUPS     32(R11)(R8*4), Y10
+	VMOVUPS     32(R12)(R8*4), Y11
+	VMOVUPS     32(AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVUPS     32(CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	ADDQ        $0x10, R8
+	SUBQ        $0x10, R13
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x08, R13
+	JLT  block_tail
+
+block_vector:
+	VMOVUPS     (R9)(R8*4), Y8
+	VMOVUPS     (R10)(R8*4), Y9
+	VMOVUPS     (R11)(R8*4), Y10
+	VMOVUPS     (R12)(R8*4), Y11
+	VMOVUPS     (AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVUPS     (CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	ADDQ        $0x08, R8
+	SUBQ        $0x08, R13
+	JGE         block_vector
+
+block_tail:
+	CMPQ        R8, dim+64(FP)
+	JGE         block_sum
+	VMOVSS      (R9)(R8*4), X8
+	VMOVSS      (R10)(R8*4), X9
+	VMOVSS      (R11)(R8*4), X10
+	VMOVSS      (R12)(R8*4), X11
+	VMOVSS      (AX)(R8*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVSS      (CX)(R8*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	INCQ        R8
+	JMP         block_tail
+
+block_sum:
+	VPERM2F128   $0x20, Y2, Y0, Y14
+	VPERM2F128   $0x31, Y2, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y6, Y4, Y14
+	VPERM2F128   $0x31, Y6, Y4, Y15
+	VADDPS       Y15, Y14, Y4
+	VHADDPS      Y4, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X13
+	MOVQ         o0+72(FP), R8
+	VMOVUPS      X13, (R8)(DI*4)
+	VPERM2F128   $0x20, Y3, Y1, Y14
+	VPERM2F128   $0x31, Y3, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y7, Y5, Y14
+	VPERM2F128   $0x31, Y7, Y5, Y15
+	VADDPS       Y15, Y14, Y5
+	VHADDPS      Y5, Y1, Y1
+	VHADDPS      Y1, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X13
+	VUNPCKLPS    X13, X1, X13
+	MOVQ         o1+80(FP), R8
+	VMOVUPS      X13, (R8)(DI*4)
+	ADDQ         $0x04, DI
+	JMP          block
+
+rest:
+	CMPQ   DI, n+56(FP)
+	JGE    done
+	MOVQ   DX, R9
+	LEAQ   (R9)(BX*1), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	XORQ   R8, R8
+	MOVQ   dim+64(FP), R10
+	SUBQ   $0x10, R10
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R9)(R8*4), R11
+	PREFETCHT0  (R11)(SI*1)
+	VMOVUPS     (R9)(R8*4), Y8
+	VMOVUPS     (AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     (CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVUPS     32(R9)(R8*4), Y8
+	VMOVUPS     32(AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     32(CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	ADDQ        $0x10, R8
+	SUBQ        $0x10, R10
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x08, R10
+	JLT  rest_tail
+
+rest_vector:
+	VMOVUPS     (R9)(R8*4), Y8
+	VMOVUPS     (AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     (CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	ADDQ        $0x08, R8
+	SUBQ        $0x08, R10
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        R8, dim+64(FP)
+	JGE         rest_sum
+	VMOVSS      (R9)(R8*4), X8
+	VMOVSS      (AX)(R8*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVSS      (CX)(R8*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	INCQ        R8
+	JMP         rest_tail
+
+rest_sum:
+	VEXTRACTF128 $0x01, Y0, X13
+	VADDPS       X13, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVQ         o0+72(FP), R8
+	VMOVSS       X0, (R8)(DI*4)
+	VEXTRACTF128 $0x01, Y1, X13
+	VADDPS       X13, X1, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	MOVQ         o1+80(FP), R8
+	VMOVSS       X1, (R8)(DI*4)
+	INCQ         DI
+	JMP          rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix2F32AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·mix2F32AVX2(SB), NOSPLIT, $0-96
 	MOVQ w0+0(FP), AX
 	MOVQ w1+8(FP), CX
 	MOVQ rows+32(FP), DX
-	MOVQ dim+48(FP), BX
+	MOVQ dim+56(FP), BX
 	SHLQ $0x02, BX
+	MOVQ ahead+40(FP), R9
 	XORQ SI, SI
 
 columns16:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Y0
 	VMOVUPS 32(DI)(SI*4), Y1
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Y2
 	VMOVUPS 32(DI)(SI*4), Y3
 	XORQ    DI, DI
 	MOVQ    DX, R8
 
 columns16_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns16_store
+	LEAQ         (R8)(SI*4), R10
+	PREFETCHT0   (R10)(R9*1)
 	VMOVUPS      (R8)(SI*4), Y4
 	VMOVUPS      32(R8)(SI*4), Y5
 	VBROADCASTSS (AX)(DI*4), Y6
@@ -1205,10 +1696,10 @@ columns16_rows:
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Y0, (DI)(SI*4)
 	VMOVUPS Y1, 32(DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Y2, (DI)(SI*4)
 	VMOVUPS Y3, 32(DI)(SI*4)
 	ADDQ    $0x10, SI
@@ -1216,20 +1707,22 @@ columns16_store:
 
 columns16_next:
 columns8:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Y0
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Y1
 	XORQ    DI, DI
 	MOVQ    DX, R8
 
 columns8_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns8_store
+	LEAQ         (R8)(SI*4), R10
+	PREFETCHT0   (R10)(R9*1)
 	VMOVUPS      (R8)(SI*4), Y4
 	VBROADCASTSS (AX)(DI*4), Y6
 	VFMADD231PS  Y4, Y6, Y0
@@ -1240,28 +1733,28 @@ columns8_rows:
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Y0, (DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Y1, (DI)(SI*4)
 	ADDQ    $0x08, SI
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+48(FP), DI
+	MOVQ   dim+56(FP), DI
 	SUBQ   SI, DI
 	CMPQ   DI, $0x01
 	JLT    tail_next
-	MOVQ   acc0+56(FP), DI
+	MOVQ   acc0+64(FP), DI
 	VMOVSS (DI)(SI*4), X0
-	MOVQ   acc1+64(FP), DI
+	MOVQ   acc1+72(FP), DI
 	VMOVSS (DI)(SI*4), X1
 	XORQ   DI, DI
 	MOVQ   DX, R8
 
 tail_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          tail_store
 	VMOVSS       (R8)(SI*4), X4
 	VBROADCASTSS (AX)(DI*4), Y6
@@ -1273,9 +1766,9 @@ tail_rows:
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+56(FP), DI
+	MOVQ   acc0+64(FP), DI
 	VMOVSS X0, (DI)(SI*4)
-	MOVQ   acc1+64(FP), DI
+	MOVQ   acc1+72(FP), DI
 	VMOVSS X1, (DI)(SI*4)
 	ADDQ   $0x01, SI
 	JMP    tail
@@ -1284,41 +1777,291 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func mix4F32AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-// Requires: AVX, FMA3
-TEXT ·mix4F32AVX2(SB), NOSPLIT, $0-88
+// func few4F32AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·few4F32AVX2(SB), NOSPLIT, $0-104
+	MOVQ q0+0(FP), AX
+	MOVQ q1+8(FP), CX
+	MOVQ q2+16(FP), DX
+	MOVQ q3+24(FP), BX
+	MOVQ rows+32(FP), SI
+	MOVQ stride+40(FP), DI
+	MOVQ ahead+48(FP), R8
+	XORQ R9, R9
+
+block:
+	MOVQ   n+56(FP), R10
+	SUBQ   R9, R10
+	CMPQ   R10, $0x02
+	JLT    rest
+	MOVQ   SI, R11
+	LEAQ   (R11)(DI*1), R12
+	LEAQ   (R12)(DI*1), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	XORQ   R10, R10
+	MOVQ   dim+64(FP), R13
+	SUBQ   $0x10, R13
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R11)(R10*4), R14
+	PREFETCHT0  (R14)(R8*1)
+	LEAQ        (R12)(R10*4), R14
+	PREFETCHT0  (R14)(R8*1)
+	VMOVUPS     (R11)(R10*4), Y8
+	VMOVUPS     (R12)(R10*4), Y9
+	VMOVUPS     (AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     (CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     (DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     (BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	VMOVUPS     32(R11)(R10*4), Y8
+	VMOVUPS     32(R12)(R10*4), Y9
+	VMOVUPS     32(AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     32(CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     32(DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     32(BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	ADDQ        $0x10, R10
+	SUBQ        $0x10, R13
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x08, R13
+	JLT  block_tail
+
+block_vector:
+	VMOVUPS     (R11)(R10*4), Y8
+	VMOVUPS     (R12)(R10*4), Y9
+	VMOVUPS     (AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     (CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     (DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     (BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	ADDQ        $0x08, R10
+	SUBQ        $0x08, R13
+	JGE         block_vector
+
+block_tail:
+	CMPQ        R10, dim+64(FP)
+	JGE         block_sum
+	VMOVSS      (R11)(R10*4), X8
+	VMOVSS      (R12)(R10*4), X9
+	VMOVSS      (AX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVSS      (CX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVSS      (DX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVSS      (BX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	INCQ        R10
+	JMP         block_tail
+
+block_sum:
+	VPERM2F128   $0x20, Y4, Y0, Y14
+	VPERM2F128   $0x31, Y4, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y5, Y1, Y14
+	VPERM2F128   $0x31, Y5, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y6, Y2, Y14
+	VPERM2F128   $0x31, Y6, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VPERM2F128   $0x20, Y7, Y3, Y14
+	VPERM2F128   $0x31, Y7, Y3, Y15
+	VADDPS       Y15, Y14, Y3
+	VHADDPS      Y1, Y0, Y0
+	VHADDPS      Y3, Y2, Y2
+	VHADDPS      Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X14
+	VUNPCKHPS    X13, X0, X15
+	MOVQ         o0+72(FP), R10
+	VMOVLPS      X14, (R10)(R9*4)
+	MOVQ         o1+80(FP), R10
+	VMOVHPS      X14, (R10)(R9*4)
+	MOVQ         o2+88(FP), R10
+	VMOVLPS      X15, (R10)(R9*4)
+	MOVQ         o3+96(FP), R10
+	VMOVHPS      X15, (R10)(R9*4)
+	ADDQ         $0x02, R9
+	JMP          block
+
+rest:
+	CMPQ   R9, n+56(FP)
+	JGE    done
+	MOVQ   SI, R11
+	LEAQ   (R11)(DI*1), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	XORQ   R10, R10
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x10, R12
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R11)(R10*4), R13
+	PREFETCHT0  (R13)(R8*1)
+	VMOVUPS     (R11)(R10*4), Y8
+	VMOVUPS     (AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     (CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVUPS     (DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVUPS     (BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VMOVUPS     32(R11)(R10*4), Y8
+	VMOVUPS     32(AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     32(CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVUPS     32(DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVUPS     32(BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	ADDQ        $0x10, R10
+	SUBQ        $0x10, R12
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x08, R12
+	JLT  rest_tail
+
+rest_vector:
+	VMOVUPS     (R11)(R10*4), Y8
+	VMOVUPS     (AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     (CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVUPS     (DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVUPS     (BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	ADDQ        $0x08, R10
+	SUBQ        $0x08, R12
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        R10, dim+64(FP)
+	JGE         rest_sum
+	VMOVSS      (R11)(R10*4), X8
+	VMOVSS      (AX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVSS      (CX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVSS      (DX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVSS      (BX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y3
+	INCQ        R10
+	JMP         rest_tail
+
+rest_sum:
+	VEXTRACTF128 $0x01, Y0, X13
+	VADDPS       X13, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVQ         o0+72(FP), R10
+	VMOVSS       X0, (R10)(R9*4)
+	VEXTRACTF128 $0x01, Y1, X13
+	VADDPS       X13, X1, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	MOVQ         o1+80(FP), R10
+	VMOVSS       X1, (R10)(R9*4)
+	VEXTRACTF128 $0x01, Y2, X13
+	VADDPS       X13, X2, X2
+	VHADDPS      X2, X2, X2
+	VHADDPS      X2, X2, X2
+	MOVQ         o2+88(FP), R10
+	VMOVSS       X2, (R10)(R9*4)
+	VEXTRACTF128 $0x01, Y3, X13
+	VADDPS       X13, X3, X3
+	VHADDPS      X3, X3, X3
+	VHADDPS      X3, X3, X3
+	MOVQ         o3+96(FP), R10
+	VMOVSS       X3, (R10)(R9*4)
+	INCQ         R9
+	JMP          rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix4F32AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, FMA3, MMX+
+TEXT ·mix4F32AVX2(SB), NOSPLIT, $0-96
 	MOVQ w0+0(FP), AX
 	MOVQ w1+8(FP), CX
 	MOVQ w2+16(FP), DX
 	MOVQ w3+24(FP), BX
 	MOVQ rows+32(FP), SI
-	MOVQ dim+48(FP), DI
+	MOVQ dim+56(FP), DI
 	SHLQ $0x02, DI
+	MOVQ ahead+40(FP), R11
 	XORQ R8, R8
 
 columns16:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Y0
 	VMOVUPS 32(R9)(R8*4), Y1
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Y2
 	VMOVUPS 32(R9)(R8*4), Y3
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Y4
 	VMOVUPS 32(R9)(R8*4), Y5
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Y6
 	VMOVUPS 32(R9)(R8*4), Y7
 	XORQ    R9, R9
 	MOVQ    SI, R10
 
 columns16_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns16_store
+	LEAQ         (R10)(R8*4), R12
+	PREFETCHT0   (R12)(R11*1)
 	VMOVUPS      (R10)(R8*4), Y8
 	VMOVUPS      32(R10)(R8*4), Y9
 	VBROADCASTSS (AX)(R9*4), Y10
@@ -1338,16 +2081,16 @@ columns16_rows:
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Y0, (R9)(R8*4)
 	VMOVUPS Y1, 32(R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Y2, (R9)(R8*4)
 	VMOVUPS Y3, 32(R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Y4, (R9)(R8*4)
 	VMOVUPS Y5, 32(R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Y6, (R9)(R8*4)
 	VMOVUPS Y7, 32(R9)(R8*4)
 	ADDQ    $0x10, R8
@@ -1355,24 +2098,26 @@ columns16_store:
 
 columns16_next:
 columns8:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Y0
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Y1
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Y2
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Y3
 	XORQ    R9, R9
 	MOVQ    SI, R10
 
 columns8_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns8_store
+	LEAQ         (R10)(R8*4), R12
+	PREFETCHT0   (R12)(R11*1)
 	VMOVUPS      (R10)(R8*4), Y8
 	VBROADCASTSS (AX)(R9*4), Y10
 	VFMADD231PS  Y8, Y10, Y0
@@ -1387,36 +2132,36 @@ columns8_rows:
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Y0, (R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Y1, (R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Y2, (R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Y3, (R9)(R8*4)
 	ADDQ    $0x08, R8
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+48(FP), R9
+	MOVQ   dim+56(FP), R9
 	SUBQ   R8, R9
 	CMPQ   R9, $0x01
 	JLT    tail_next
-	MOVQ   acc0+56(FP), R9
+	MOVQ   acc0+64(FP), R9
 	VMOVSS (R9)(R8*4), X0
-	MOVQ   acc1+64(FP), R9
+	MOVQ   acc1+72(FP), R9
 	VMOVSS (R9)(R8*4), X1
-	MOVQ   acc2+72(FP), R9
+	MOVQ   acc2+80(FP), R9
 	VMOVSS (R9)(R8*4), X2
-	MOVQ   acc3+80(FP), R9
+	MOVQ   acc3+88(FP), R9
 	VMOVSS (R9)(R8*4), X3
 	XORQ   R9, R9
 	MOVQ   SI, R10
 
 tail_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          tail_store
 	VMOVSS       (R10)(R8*4), X8
 	VBROADCASTSS (AX)(R9*4), Y10
@@ -1432,13 +2177,13 @@ tail_rows:
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+56(FP), R9
+	MOVQ   acc0+64(FP), R9
 	VMOVSS X0, (R9)(R8*4)
-	MOVQ   acc1+64(FP), R9
+	MOVQ   acc1+72(FP), R9
 	VMOVSS X1, (R9)(R8*4)
-	MOVQ   acc2+72(FP), R9
+	MOVQ   acc2+80(FP), R9
 	VMOVSS X2, (R9)(R8*4)
-	MOVQ   acc3+80(FP), R9
+	MOVQ   acc3+88(FP), R9
 	VMOVSS X3, (R9)(R8*4)
 	ADDQ   $0x01, R8
 	JMP    tail
@@ -1543,33 +2288,661 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix2BF16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·mix2BF16AVX2(SB), NOSPLIT, $0-88
+// func few1BF16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·few1BF16AVX2(SB), NOSPLIT, $0-104
+	MOVQ q0+0(FP), AX
+	MOVQ rows+32(FP), CX
+	MOVQ stride+40(FP), DX
+	MOVQ ahead+48(FP), BX
+	XORQ SI, SI
+
+block:
+	MOVQ   n+56(FP), DI
+	SUBQ   SI, DI
+	CMPQ   DI, $0x04
+	JLT    rest
+	MOVQ   CX, R8
+	LEAQ   (R8)(DX*1), R9
+	LEAQ   (R9)(DX*1), R10
+	LEAQ   (R10)(DX*1), R11
+	LEAQ   (R11)(DX*1), CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	XORQ   DI, DI
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x20, R12
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R8)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R9)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R10)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R11)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	VPMOVZXWD   (R8)(DI*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   (R9)(DI*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VPMOVZXWD   (R10)(DI*2), Y10
+	VPSLLD      $0x10, Y10, Y10
+	VPMOVZXWD   (R11)(DI*2), Y11
+	VPSLLD      $0x10, Y11, Y11
+	VMOVUPS     (AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	VPMOVZXWD   16(R8)(DI*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   16(R9)(DI*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VPMOVZXWD   16(R10)(DI*2), Y10
+	VPSLLD      $0x10, Y10, Y10
+	VPMOVZXWD   16(R11)(DI*2), Y11
+	VPSLLD      $0x10, Y11, Y11
+	VMOVUPS     32(AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	VPMOVZXWD   32(R8)(DI*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   32(R9)(DI*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VPMOVZXWD   32(R10)(DI*2), Y10
+	VPSLLD      $0x10, Y10, Y10
+	VPMOVZXWD   32(R11)(DI*2), Y11
+	VPSLLD      $0x10, Y11, Y11
+	VMOVUPS     64(AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	VPMOVZXWD   48(R8)(DI*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   48(R9)(DI*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VPMOVZXWD   48(R10)(DI*2), Y10
+	VPSLLD      $0x10, Y10, Y10
+	VPMOVZXWD   48(R11)(DI*2), Y11
+	VPSLLD      $0x10, Y11, Y11
+	VMOVUPS     96(AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	ADDQ        $0x20, DI
+	SUBQ        $0x20, R12
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x18, R12
+	JLT  block_tail
+
+block_vector:
+	VPMOVZXWD   (R8)(DI*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   (R9)(DI*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VPMOVZXWD   (R10)(DI*2), Y10
+	VPSLLD      $0x10, Y10, Y10
+	VPMOVZXWD   (R11)(DI*2), Y11
+	VPSLLD      $0x10, Y11, Y11
+	VMOVUPS     (AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	ADDQ        $0x08, DI
+	SUBQ        $0x08, R12
+	JGE         block_vector
+
+block_tail:
+	CMPQ        DI, dim+64(FP)
+	JGE         block_sum
+	MOVWLZX     (R8)(DI*2), R12
+	SHLL        $0x10, R12
+	VMOVD       R12, X8
+	MOVWLZX     (R9)(DI*2), R12
+	SHLL        $0x10, R12
+	VMOVD       R12, X9
+	MOVWLZX     (R10)(DI*2), R12
+	SHLL        $0x10, R12
+	VMOVD       R12, X10
+	MOVWLZX     (R11)(DI*2), R12
+	SHLL        $0x10, R12
+	VMOVD       R12, X11
+	VMOVSS      (AX)(DI*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	INCQ        DI
+	JMP         block_tail
+
+block_sum:
+	VPERM2F128   $0x20, Y1, Y0, Y14
+	VPERM2F128   $0x31, Y1, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y3, Y2, Y14
+	VPERM2F128   $0x31, Y3, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VHADDPS      Y2, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X13
+	MOVQ         o0+72(FP), DI
+	VMOVUPS      X13, (DI)(SI*4)
+	ADDQ         $0x04, SI
+	JMP          block
+
+rest:
+	CMPQ   SI, n+56(FP)
+	JGE    done
+	MOVQ   CX, R8
+	LEAQ   (R8)(DX*1), CX
+	VXORPS Y0, Y0, Y0
+	XORQ   DI, DI
+	MOVQ   dim+64(FP), R9
+	SUBQ   $0x20, R9
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R8)(DI*2), R10
+	PREFETCHT0  (R10)(BX*1)
+	VPMOVZXWD   (R8)(DI*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     (AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VPMOVZXWD   16(R8)(DI*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     32(AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VPMOVZXWD   32(R8)(DI*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     64(AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VPMOVZXWD   48(R8)(DI*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     96(AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	ADDQ        $0x20, DI
+	SUBQ        $0x20, R9
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x18, R9
+	JLT  rest_tail
+
+rest_vector:
+	VPMOVZXWD   (R8)(DI*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     (AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	ADDQ        $0x08, DI
+	SUBQ        $0x08, R9
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        DI, dim+64(FP)
+	JGE         rest_sum
+	MOVWLZX     (R8)(DI*2), R12
+	SHLL        $0x10, R12
+	VMOVD       R12, X8
+	VMOVSS      (AX)(DI*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	INCQ        DI
+	JMP         rest_tail
+
+rest_sum:
+	VEXTRACTF128 $0x01, Y0, X13
+	VADDPS       X13, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVQ         o0+72(FP), DI
+	VMOVSS       X0, (DI)(SI*4)
+	INCQ         SI
+	JMP          rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix1BF16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·mix1BF16AVX2(SB), NOSPLIT, $0-96
+	MOVQ w0+0(FP), AX
+	MOVQ rows+32(FP), CX
+	MOVQ dim+56(FP), DX
+	SHLQ $0x01, DX
+	MOVQ ahead+40(FP), R8
+	XORQ BX, BX
+
+columns16:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x10
+	JLT     columns16_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Y0
+	VMOVUPS 32(SI)(BX*4), Y1
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns16_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns16_store
+	LEAQ         (DI)(BX*2), R9
+	PREFETCHT0   (R9)(R8*1)
+	VPMOVZXWD    (DI)(BX*2), Y2
+	VPSLLD       $0x10, Y2, Y2
+	VPMOVZXWD    16(DI)(BX*2), Y3
+	VPSLLD       $0x10, Y3, Y3
+	VBROADCASTSS (AX)(SI*4), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns16_rows
+
+columns16_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Y0, (SI)(BX*4)
+	VMOVUPS Y1, 32(SI)(BX*4)
+	ADDQ    $0x10, BX
+	JMP     columns16
+
+columns16_next:
+columns8:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x08
+	JLT     columns8_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Y0
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns8_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns8_store
+	LEAQ         (DI)(BX*2), R9
+	PREFETCHT0   (R9)(R8*1)
+	VPMOVZXWD    (DI)(BX*2), Y2
+	VPSLLD       $0x10, Y2, Y2
+	VBROADCASTSS (AX)(SI*4), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns8_rows
+
+columns8_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Y0, (SI)(BX*4)
+	ADDQ    $0x08, BX
+	JMP     columns8
+
+columns8_next:
+tail:
+	MOVQ   dim+56(FP), SI
+	SUBQ   BX, SI
+	CMPQ   SI, $0x01
+	JLT    tail_next
+	MOVQ   acc0+64(FP), SI
+	VMOVSS (SI)(BX*4), X0
+	XORQ   SI, SI
+	MOVQ   CX, DI
+
+tail_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          tail_store
+	MOVWLZX      (DI)(BX*2), R8
+	SHLL         $0x10, R8
+	VMOVD        R8, X2
+	VBROADCASTSS (AX)(SI*4), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          tail_rows
+
+tail_store:
+	MOVQ   acc0+64(FP), SI
+	VMOVSS X0, (SI)(BX*4)
+	ADDQ   $0x01, BX
+	JMP    tail
+
+tail_next:
+	VZEROUPPER
+	RET
+
+// func few2BF16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·few2BF16AVX2(SB), NOSPLIT, $0-104
+	MOVQ q0+0(FP), AX
+	MOVQ q1+8(FP), CX
+	MOVQ rows+32(FP), DX
+	MOVQ stride+40(FP), BX
+	MOVQ ahead+48(FP), SI
+	XORQ DI, DI
+
+block:
+	MOVQ   n+56(FP), R8
+	SUBQ   DI, R8
+	CMPQ   R8, $0x04
+	JLT    rest
+	MOVQ   DX, R9
+	LEAQ   (R9)(BX*1), R10
+	LEAQ   (R10)(BX*1), R11
+	LEAQ   (R11)(BX*1), R12
+	LEAQ   (R12)(BX*1), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	XORQ   R8, R8
+	MOVQ   dim+64(FP), R13
+	SUBQ   $0x20, R13
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R9)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R10)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R11)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R12)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	VPMOVZXWD   (R9)(R8*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   (R10)(R8*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VPMOVZXWD   (R11)(R8*2), Y10
+	VPSLLD      $0x10, Y10, Y10
+	VPMOVZXWD   (R12)(R8*2), Y11
+	VPSLLD      $0x10, Y11, Y11
+	VMOVUPS     (AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVUPS     (CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	VPMOVZXWD   16(R9)(R8*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   16(R10)(R8*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VPMOVZXWD   16(R11)(R8*2), Y10
+	VPSLLD      $0x10, Y10, Y10
+	VPMOVZXWD   16(R12)(R8*2), Y11
+	VPSLLD      $0x10, Y11, Y11
+	VMOVUPS     32(AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVUPS     32(CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	VPMOVZXWD   32(R9)(R8*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   32(R10)(R8*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VPMOVZXWD   32(R11)(R8*2), Y10
+	VPSLLD      $0x10, Y10, Y10
+	VPMOVZXWD   32(R12)(R8*2), Y11
+	VPSLLD      $0x10, Y11, Y11
+	VMOVUPS     64(AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVUPS     64(CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	VPMOVZXWD   48(R9)(R8*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   48(R10)(R8*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VPMOVZXWD   48(R11)(R8*2), Y10
+	VPSLLD      $0x10, Y10, Y10
+	VPMOVZXWD   48(R12)(R8*2), Y11
+	VPSLLD      $0x10, Y11, Y11
+	VMOVUPS     96(AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVUPS     96(CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	ADDQ        $0x20, R8
+	SUBQ        $0x20, R13
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x18, R13
+	JLT  block_tail
+
+block_vector:
+	VPMOVZXWD   (R9)(R8*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   (R10)(R8*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VPMOVZXWD   (R11)(R8*2), Y10
+	VPSLLD      $0x10, Y10, Y10
+	VPMOVZXWD   (R12)(R8*2), Y11
+	VPSLLD      $0x10, Y11, Y11
+	VMOVUPS     (AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVUPS     (CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	ADDQ        $0x08, R8
+	SUBQ        $0x08, R13
+	JGE         block_vector
+
+block_tail:
+	CMPQ        R8, dim+64(FP)
+	JGE         block_sum
+	MOVWLZX     (R9)(R8*2), R13
+	SHLL        $0x10, R13
+	VMOVD       R13, X8
+	MOVWLZX     (R10)(R8*2), R13
+	SHLL        $0x10, R13
+	VMOVD       R13, X9
+	MOVWLZX     (R11)(R8*2), R13
+	SHLL        $0x10, R13
+	VMOVD       R13, X10
+	MOVWLZX     (R12)(R8*2), R13
+	SHLL        $0x10, R13
+	VMOVD       R13, X11
+	VMOVSS      (AX)(R8*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVSS      (CX)(R8*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	INCQ        R8
+	JMP         block_tail
+
+block_sum:
+	VPERM2F128   $0x20, Y2, Y0, Y14
+	VPERM2F128   $0x31, Y2, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y6, Y4, Y14
+	VPERM2F128   $0x31, Y6, Y4, Y15
+	VADDPS       Y15, Y14, Y4
+	VHADDPS      Y4, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X13
+	MOVQ         o0+72(FP), R8
+	VMOVUPS      X13, (R8)(DI*4)
+	VPERM2F128   $0x20, Y3, Y1, Y14
+	VPERM2F128   $0x31, Y3, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y7, Y5, Y14
+	VPERM2F128   $0x31, Y7, Y5, Y15
+	VADDPS       Y15, Y14, Y5
+	VHADDPS      Y5, Y1, Y1
+	VHADDPS      Y1, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X13
+	VUNPCKLPS    X13, X1, X13
+	MOVQ         o1+80(FP), R8
+	VMOVUPS      X13, (R8)(DI*4)
+	ADDQ         $0x04, DI
+	JMP          block
+
+rest:
+	CMPQ   DI, n+56(FP)
+	JGE    done
+	MOVQ   DX, R9
+	LEAQ   (R9)(BX*1), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	XORQ   R8, R8
+	MOVQ   dim+64(FP), R10
+	SUBQ   $0x20, R10
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R9)(R8*2), R11
+	PREFETCHT0  (R11)(SI*1)
+	VPMOVZXWD   (R9)(R8*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     (AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     (CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VPMOVZXWD   16(R9)(R8*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     32(AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     32(CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VPMOVZXWD   32(R9)(R8*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     64(AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     64(CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VPMOVZXWD   48(R9)(R8*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     96(AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     96(CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	ADDQ        $0x20, R8
+	SUBQ        $0x20, R10
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x18, R10
+	JLT  rest_tail
+
+rest_vector:
+	VPMOVZXWD   (R9)(R8*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     (AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     (CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	ADDQ        $0x08, R8
+	SUBQ        $0x08, R10
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        R8, dim+64(FP)
+	JGE         rest_sum
+	MOVWLZX     (R9)(R8*2), R13
+	SHLL        $0x10, R13
+	VMOVD       R13, X8
+	VMOVSS      (AX)(R8*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVSS      (CX)(R8*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	INCQ        R8
+	JMP         rest_tail
+
+rest_sum:
+	VEXTRACTF128 $0x01, Y0, X13
+	VADDPS       X13, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVQ         o0+72(FP), R8
+	VMOVSS       X0, (R8)(DI*4)
+	VEXTRACTF128 $0x01, Y1, X13
+	VADDPS       X13, X1, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	MOVQ         o1+80(FP), R8
+	VMOVSS       X1, (R8)(DI*4)
+	INCQ         DI
+	JMP          rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix2BF16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·mix2BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ w0+0(FP), AX
 	MOVQ w1+8(FP), CX
 	MOVQ rows+32(FP), DX
-	MOVQ dim+48(FP), BX
+	MOVQ dim+56(FP), BX
 	SHLQ $0x01, BX
+	MOVQ ahead+40(FP), R9
 	XORQ SI, SI
 
 columns16:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Y0
 	VMOVUPS 32(DI)(SI*4), Y1
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Y2
 	VMOVUPS 32(DI)(SI*4), Y3
 	XORQ    DI, DI
 	MOVQ    DX, R8
 
 columns16_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns16_store
+	LEAQ         (R8)(SI*2), R10
+	PREFETCHT0   (R10)(R9*1)
 	VPMOVZXWD    (R8)(SI*2), Y4
 	VPSLLD       $0x10, Y4, Y4
 	VPMOVZXWD    16(R8)(SI*2), Y5
@@ -1585,10 +2958,10 @@ columns16_rows:
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Y0, (DI)(SI*4)
 	VMOVUPS Y1, 32(DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Y2, (DI)(SI*4)
 	VMOVUPS Y3, 32(DI)(SI*4)
 	ADDQ    $0x10, SI
@@ -1596,20 +2969,22 @@ columns16_store:
 
 columns16_next:
 columns8:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Y0
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Y1
 	XORQ    DI, DI
 	MOVQ    DX, R8
 
 columns8_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns8_store
+	LEAQ         (R8)(SI*2), R10
+	PREFETCHT0   (R10)(R9*1)
 	VPMOVZXWD    (R8)(SI*2), Y4
 	VPSLLD       $0x10, Y4, Y4
 	VBROADCASTSS (AX)(DI*4), Y6
@@ -1621,28 +2996,28 @@ columns8_rows:
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Y0, (DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Y1, (DI)(SI*4)
 	ADDQ    $0x08, SI
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+48(FP), DI
+	MOVQ   dim+56(FP), DI
 	SUBQ   SI, DI
 	CMPQ   DI, $0x01
 	JLT    tail_next
-	MOVQ   acc0+56(FP), DI
+	MOVQ   acc0+64(FP), DI
 	VMOVSS (DI)(SI*4), X0
-	MOVQ   acc1+64(FP), DI
+	MOVQ   acc1+72(FP), DI
 	VMOVSS (DI)(SI*4), X1
 	XORQ   DI, DI
 	MOVQ   DX, R8
 
 tail_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          tail_store
 	MOVWLZX      (R8)(SI*2), R9
 	SHLL         $0x10, R9
@@ -1656,9 +3031,9 @@ tail_rows:
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+56(FP), DI
+	MOVQ   acc0+64(FP), DI
 	VMOVSS X0, (DI)(SI*4)
-	MOVQ   acc1+64(FP), DI
+	MOVQ   acc1+72(FP), DI
 	VMOVSS X1, (DI)(SI*4)
 	ADDQ   $0x01, SI
 	JMP    tail
@@ -1667,41 +3042,358 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func mix4BF16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·mix4BF16AVX2(SB), NOSPLIT, $0-88
+// func few4BF16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·few4BF16AVX2(SB), NOSPLIT, $0-104
+	MOVQ q0+0(FP), AX
+	MOVQ q1+8(FP), CX
+	MOVQ q2+16(FP), DX
+	MOVQ q3+24(FP), BX
+	MOVQ rows+32(FP), SI
+	MOVQ stride+40(FP), DI
+	MOVQ ahead+48(FP), R8
+	XORQ R9, R9
+
+block:
+	MOVQ   n+56(FP), R10
+	SUBQ   R9, R10
+	CMPQ   R10, $0x02
+	JLT    rest
+	MOVQ   SI, R11
+	LEAQ   (R11)(DI*1), R12
+	LEAQ   (R12)(DI*1), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	XORQ   R10, R10
+	MOVQ   dim+64(FP), R13
+	SUBQ   $0x20, R13
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R11)(R10*2), R14
+	PREFETCHT0  (R14)(R8*1)
+	LEAQ        (R12)(R10*2), R14
+	PREFETCHT0  (R14)(R8*1)
+	VPMOVZXWD   (R11)(R10*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   (R12)(R10*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VMOVUPS     (AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     (CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     (DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     (BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	VPMOVZXWD   16(R11)(R10*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   16(R12)(R10*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VMOVUPS     32(AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     32(CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     32(DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     32(BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	VPMOVZXWD   32(R11)(R10*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   32(R12)(R10*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VMOVUPS     64(AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     64(CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     64(DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     64(BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	VPMOVZXWD   48(R11)(R10*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   48(R12)(R10*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VMOVUPS     96(AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     96(CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     96(DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     96(BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	ADDQ        $0x20, R10
+	SUBQ        $0x20, R13
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x18, R13
+	JLT  block_tail
+
+block_vector:
+	VPMOVZXWD   (R11)(R10*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   (R12)(R10*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VMOVUPS     (AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     (CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     (DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     (BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	ADDQ        $0x08, R10
+	SUBQ        $0x08, R13
+	JGE         block_vector
+
+block_tail:
+	CMPQ        R10, dim+64(FP)
+	JGE         block_sum
+	MOVWLZX     (R11)(R10*2), R13
+	SHLL        $0x10, R13
+	VMOVD       R13, X8
+	MOVWLZX     (R12)(R10*2), R13
+	SHLL        $0x10, R13
+	VMOVD       R13, X9
+	VMOVSS      (AX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVSS      (CX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVSS      (DX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVSS      (BX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	INCQ        R10
+	JMP         block_tail
+
+block_sum:
+	VPERM2F128   $0x20, Y4, Y0, Y14
+	VPERM2F128   $0x31, Y4, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y5, Y1, Y14
+	VPERM2F128   $0x31, Y5, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y6, Y2, Y14
+	VPERM2F128   $0x31, Y6, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VPERM2F128   $0x20, Y7, Y3, Y14
+	VPERM2F128   $0x31, Y7, Y3, Y15
+	VADDPS       Y15, Y14, Y3
+	VHADDPS      Y1, Y0, Y0
+	VHADDPS      Y3, Y2, Y2
+	VHADDPS      Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X14
+	VUNPCKHPS    X13, X0, X15
+	MOVQ         o0+72(FP), R10
+	VMOVLPS      X14, (R10)(R9*4)
+	MOVQ         o1+80(FP), R10
+	VMOVHPS      X14, (R10)(R9*4)
+	MOVQ         o2+88(FP), R10
+	VMOVLPS      X15, (R10)(R9*4)
+	MOVQ         o3+96(FP), R10
+	VMOVHPS      X15, (R10)(R9*4)
+	ADDQ         $0x02, R9
+	JMP          block
+
+rest:
+	CMPQ   R9, n+56(FP)
+	JGE    done
+	MOVQ   SI, R11
+	LEAQ   (R11)(DI*1), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	XORQ   R10, R10
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x20, R12
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R11)(R10*2), R13
+	PREFETCHT0  (R13)(R8*1)
+	VPMOVZXWD   (R11)(R10*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     (AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     (CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVUPS     (DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVUPS     (BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VPMOVZXWD   16(R11)(R10*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     32(AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     32(CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVUPS     32(DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVUPS     32(BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VPMOVZXWD   32(R11)(R10*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     64(AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     64(CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVUPS     64(DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVUPS     64(BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VPMOVZXWD   48(R11)(R10*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     96(AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     96(CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVUPS     96(DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVUPS     96(BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	ADDQ        $0x20, R10
+	SUBQ        $0x20, R12
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x18, R12
+	JLT  rest_tail
+
+rest_vector:
+	VPMOVZXWD   (R11)(R10*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VMOVUPS     (AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     (CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVUPS     (DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVUPS     (BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	ADDQ        $0x08, R10
+	SUBQ        $0x08, R12
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        R10, dim+64(FP)
+	JGE         rest_sum
+	MOVWLZX     (R11)(R10*2), R13
+	SHLL        $0x10, R13
+	VMOVD       R13, X8
+	VMOVSS      (AX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVSS      (CX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVSS      (DX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVSS      (BX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y3
+	INCQ        R10
+	JMP         rest_tail
+
+rest_sum:
+	VEXTRACTF128 $0x01, Y0, X13
+	VADDPS       X13, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVQ         o0+72(FP), R10
+	VMOVSS       X0, (R10)(R9*4)
+	VEXTRACTF128 $0x01, Y1, X13
+	VADDPS       X13, X1, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	MOVQ         o1+80(FP), R10
+	VMOVSS       X1, (R10)(R9*4)
+	VEXTRACTF128 $0x01, Y2, X13
+	VADDPS       X13, X2, X2
+	VHADDPS      X2, X2, X2
+	VHADDPS      X2, X2, X2
+	MOVQ         o2+88(FP), R10
+	VMOVSS       X2, (R10)(R9*4)
+	VEXTRACTF128 $0x01, Y3, X13
+	VADDPS       X13, X3, X3
+	VHADDPS      X3, X3, X3
+	VHADDPS      X3, X3, X3
+	MOVQ         o3+96(FP), R10
+	VMOVSS       X3, (R10)(R9*4)
+	INCQ         R9
+	JMP          rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix4BF16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·mix4BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ w0+0(FP), AX
 	MOVQ w1+8(FP), CX
 	MOVQ w2+16(FP), DX
 	MOVQ w3+24(FP), BX
 	MOVQ rows+32(FP), SI
-	MOVQ dim+48(FP), DI
+	MOVQ dim+56(FP), DI
 	SHLQ $0x01, DI
+	MOVQ ahead+40(FP), R11
 	XORQ R8, R8
 
 columns16:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Y0
 	VMOVUPS 32(R9)(R8*4), Y1
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Y2
 	VMOVUPS 32(R9)(R8*4), Y3
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Y4
 	VMOVUPS 32(R9)(R8*4), Y5
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Y6
 	VMOVUPS 32(R9)(R8*4), Y7
 	XORQ    R9, R9
 	MOVQ    SI, R10
 
 columns16_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns16_store
+	LEAQ         (R10)(R8*2), R12
+	PREFETCHT0   (R12)(R11*1)
 	VPMOVZXWD    (R10)(R8*2), Y8
 	VPSLLD       $0x10, Y8, Y8
 	VPMOVZXWD    16(R10)(R8*2), Y9
@@ -1723,16 +3415,16 @@ columns16_rows:
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Y0, (R9)(R8*4)
 	VMOVUPS Y1, 32(R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Y2, (R9)(R8*4)
 	VMOVUPS Y3, 32(R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Y4, (R9)(R8*4)
 	VMOVUPS Y5, 32(R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Y6, (R9)(R8*4)
 	VMOVUPS Y7, 32(R9)(R8*4)
 	ADDQ    $0x10, R8
@@ -1740,24 +3432,26 @@ columns16_store:
 
 columns16_next:
 columns8:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Y0
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Y1
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Y2
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Y3
 	XORQ    R9, R9
 	MOVQ    SI, R10
 
 columns8_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns8_store
+	LEAQ         (R10)(R8*2), R12
+	PREFETCHT0   (R12)(R11*1)
 	VPMOVZXWD    (R10)(R8*2), Y8
 	VPSLLD       $0x10, Y8, Y8
 	VBROADCASTSS (AX)(R9*4), Y10
@@ -1773,36 +3467,36 @@ columns8_rows:
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Y0, (R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Y1, (R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Y2, (R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Y3, (R9)(R8*4)
 	ADDQ    $0x08, R8
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+48(FP), R9
+	MOVQ   dim+56(FP), R9
 	SUBQ   R8, R9
 	CMPQ   R9, $0x01
 	JLT    tail_next
-	MOVQ   acc0+56(FP), R9
+	MOVQ   acc0+64(FP), R9
 	VMOVSS (R9)(R8*4), X0
-	MOVQ   acc1+64(FP), R9
+	MOVQ   acc1+72(FP), R9
 	VMOVSS (R9)(R8*4), X1
-	MOVQ   acc2+72(FP), R9
+	MOVQ   acc2+80(FP), R9
 	VMOVSS (R9)(R8*4), X2
-	MOVQ   acc3+80(FP), R9
+	MOVQ   acc3+88(FP), R9
 	VMOVSS (R9)(R8*4), X3
 	XORQ   R9, R9
 	MOVQ   SI, R10
 
 tail_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          tail_store
 	MOVWLZX      (R10)(R8*2), R11
 	SHLL         $0x10, R11
@@ -1820,13 +3514,13 @@ tail_rows:
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+56(FP), R9
+	MOVQ   acc0+64(FP), R9
 	VMOVSS X0, (R9)(R8*4)
-	MOVQ   acc1+64(FP), R9
+	MOVQ   acc1+72(FP), R9
 	VMOVSS X1, (R9)(R8*4)
-	MOVQ   acc2+72(FP), R9
+	MOVQ   acc2+80(FP), R9
 	VMOVSS X2, (R9)(R8*4)
-	MOVQ   acc3+80(FP), R9
+	MOVQ   acc3+88(FP), R9
 	VMOVSS X3, (R9)(R8*4)
 	ADDQ   $0x01, R8
 	JMP    tail
@@ -1906,33 +3600,608 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix2F16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-// Requires: AVX, F16C, FMA3
-TEXT ·mix2F16AVX2(SB), NOSPLIT, $0-88
+// func few1F16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·few1F16AVX2(SB), NOSPLIT, $0-104
+	MOVQ q0+0(FP), AX
+	MOVQ rows+32(FP), CX
+	MOVQ stride+40(FP), DX
+	MOVQ ahead+48(FP), BX
+	XORQ SI, SI
+
+block:
+	MOVQ   n+56(FP), DI
+	SUBQ   SI, DI
+	CMPQ   DI, $0x04
+	JLT    rest
+	MOVQ   CX, R8
+	LEAQ   (R8)(DX*1), R9
+	LEAQ   (R9)(DX*1), R10
+	LEAQ   (R10)(DX*1), R11
+	LEAQ   (R11)(DX*1), CX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	XORQ   DI, DI
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x20, R12
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R8)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R9)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R10)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R11)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	VCVTPH2PS   (R8)(DI*2), Y8
+	VCVTPH2PS   (R9)(DI*2), Y9
+	VCVTPH2PS   (R10)(DI*2), Y10
+	VCVTPH2PS   (R11)(DI*2), Y11
+	VMOVUPS     (AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	VCVTPH2PS   16(R8)(DI*2), Y8
+	VCVTPH2PS   16(R9)(DI*2), Y9
+	VCVTPH2PS   16(R10)(DI*2), Y10
+	VCVTPH2PS   16(R11)(DI*2), Y11
+	VMOVUPS     32(AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	VCVTPH2PS   32(R8)(DI*2), Y8
+	VCVTPH2PS   32(R9)(DI*2), Y9
+	VCVTPH2PS   32(R10)(DI*2), Y10
+	VCVTPH2PS   32(R11)(DI*2), Y11
+	VMOVUPS     64(AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	VCVTPH2PS   48(R8)(DI*2), Y8
+	VCVTPH2PS   48(R9)(DI*2), Y9
+	VCVTPH2PS   48(R10)(DI*2), Y10
+	VCVTPH2PS   48(R11)(DI*2), Y11
+	VMOVUPS     96(AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	ADDQ        $0x20, DI
+	SUBQ        $0x20, R12
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x18, R12
+	JLT  block_tail
+
+block_vector:
+	VCVTPH2PS   (R8)(DI*2), Y8
+	VCVTPH2PS   (R9)(DI*2), Y9
+	VCVTPH2PS   (R10)(DI*2), Y10
+	VCVTPH2PS   (R11)(DI*2), Y11
+	VMOVUPS     (AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	ADDQ        $0x08, DI
+	SUBQ        $0x08, R12
+	JGE         block_vector
+
+block_tail:
+	CMPQ        DI, dim+64(FP)
+	JGE         block_sum
+	MOVWLZX     (R8)(DI*2), R12
+	VMOVD       R12, X8
+	VCVTPH2PS   X8, X8
+	MOVWLZX     (R9)(DI*2), R12
+	VMOVD       R12, X9
+	VCVTPH2PS   X9, X9
+	MOVWLZX     (R10)(DI*2), R12
+	VMOVD       R12, X10
+	VCVTPH2PS   X10, X10
+	MOVWLZX     (R11)(DI*2), R12
+	VMOVD       R12, X11
+	VCVTPH2PS   X11, X11
+	VMOVSS      (AX)(DI*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y1
+	VFMADD231PS Y10, Y12, Y2
+	VFMADD231PS Y11, Y12, Y3
+	INCQ        DI
+	JMP         block_tail
+
+block_sum:
+	VPERM2F128   $0x20, Y1, Y0, Y14
+	VPERM2F128   $0x31, Y1, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y3, Y2, Y14
+	VPERM2F128   $0x31, Y3, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VHADDPS      Y2, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X13
+	MOVQ         o0+72(FP), DI
+	VMOVUPS      X13, (DI)(SI*4)
+	ADDQ         $0x04, SI
+	JMP          block
+
+rest:
+	CMPQ   SI, n+56(FP)
+	JGE    done
+	MOVQ   CX, R8
+	LEAQ   (R8)(DX*1), CX
+	VXORPS Y0, Y0, Y0
+	XORQ   DI, DI
+	MOVQ   dim+64(FP), R9
+	SUBQ   $0x20, R9
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R8)(DI*2), R10
+	PREFETCHT0  (R10)(BX*1)
+	VCVTPH2PS   (R8)(DI*2), Y8
+	VMOVUPS     (AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VCVTPH2PS   16(R8)(DI*2), Y8
+	VMOVUPS     32(AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VCVTPH2PS   32(R8)(DI*2), Y8
+	VMOVUPS     64(AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VCVTPH2PS   48(R8)(DI*2), Y8
+	VMOVUPS     96(AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	ADDQ        $0x20, DI
+	SUBQ        $0x20, R9
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x18, R9
+	JLT  rest_tail
+
+rest_vector:
+	VCVTPH2PS   (R8)(DI*2), Y8
+	VMOVUPS     (AX)(DI*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	ADDQ        $0x08, DI
+	SUBQ        $0x08, R9
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        DI, dim+64(FP)
+	JGE         rest_sum
+	MOVWLZX     (R8)(DI*2), R12
+	VMOVD       R12, X8
+	VCVTPH2PS   X8, X8
+	VMOVSS      (AX)(DI*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	INCQ        DI
+	JMP         rest_tail
+
+rest_sum:
+	VEXTRACTF128 $0x01, Y0, X13
+	VADDPS       X13, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVQ         o0+72(FP), DI
+	VMOVSS       X0, (DI)(SI*4)
+	INCQ         SI
+	JMP          rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix1F16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·mix1F16AVX2(SB), NOSPLIT, $0-96
+	MOVQ w0+0(FP), AX
+	MOVQ rows+32(FP), CX
+	MOVQ dim+56(FP), DX
+	SHLQ $0x01, DX
+	MOVQ ahead+40(FP), R8
+	XORQ BX, BX
+
+columns16:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x10
+	JLT     columns16_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Y0
+	VMOVUPS 32(SI)(BX*4), Y1
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns16_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns16_store
+	LEAQ         (DI)(BX*2), R9
+	PREFETCHT0   (R9)(R8*1)
+	VCVTPH2PS    (DI)(BX*2), Y2
+	VCVTPH2PS    16(DI)(BX*2), Y3
+	VBROADCASTSS (AX)(SI*4), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	VFMADD231PS  Y3, Y4, Y1
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns16_rows
+
+columns16_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Y0, (SI)(BX*4)
+	VMOVUPS Y1, 32(SI)(BX*4)
+	ADDQ    $0x10, BX
+	JMP     columns16
+
+columns16_next:
+columns8:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x08
+	JLT     columns8_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Y0
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns8_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns8_store
+	LEAQ         (DI)(BX*2), R9
+	PREFETCHT0   (R9)(R8*1)
+	VCVTPH2PS    (DI)(BX*2), Y2
+	VBROADCASTSS (AX)(SI*4), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns8_rows
+
+columns8_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Y0, (SI)(BX*4)
+	ADDQ    $0x08, BX
+	JMP     columns8
+
+columns8_next:
+tail:
+	MOVQ   dim+56(FP), SI
+	SUBQ   BX, SI
+	CMPQ   SI, $0x01
+	JLT    tail_next
+	MOVQ   acc0+64(FP), SI
+	VMOVSS (SI)(BX*4), X0
+	XORQ   SI, SI
+	MOVQ   CX, DI
+
+tail_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          tail_store
+	MOVWLZX      (DI)(BX*2), R8
+	VMOVD        R8, X2
+	VCVTPH2PS    X2, X2
+	VBROADCASTSS (AX)(SI*4), Y4
+	VFMADD231PS  Y2, Y4, Y0
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          tail_rows
+
+tail_store:
+	MOVQ   acc0+64(FP), SI
+	VMOVSS X0, (SI)(BX*4)
+	ADDQ   $0x01, BX
+	JMP    tail
+
+tail_next:
+	VZEROUPPER
+	RET
+
+// func few2F16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·few2F16AVX2(SB), NOSPLIT, $0-104
+	MOVQ q0+0(FP), AX
+	MOVQ q1+8(FP), CX
+	MOVQ rows+32(FP), DX
+	MOVQ stride+40(FP), BX
+	MOVQ ahead+48(FP), SI
+	XORQ DI, DI
+
+block:
+	MOVQ   n+56(FP), R8
+	SUBQ   DI, R8
+	CMPQ   R8, $0x04
+	JLT    rest
+	MOVQ   DX, R9
+	LEAQ   (R9)(BX*1), R10
+	LEAQ   (R10)(BX*1), R11
+	LEAQ   (R11)(BX*1), R12
+	LEAQ   (R12)(BX*1), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	XORQ   R8, R8
+	MOVQ   dim+64(FP), R13
+	SUBQ   $0x20, R13
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R9)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R10)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R11)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R12)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	VCVTPH2PS   (R9)(R8*2), Y8
+	VCVTPH2PS   (R10)(R8*2), Y9
+	VCVTPH2PS   (R11)(R8*2), Y10
+	VCVTPH2PS   (R12)(R8*2), Y11
+	VMOVUPS     (AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVUPS     (CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	VCVTPH2PS   16(R9)(R8*2), Y8
+	VCVTPH2PS   16(R10)(R8*2), Y9
+	VCVTPH2PS   16(R11)(R8*2), Y10
+	VCVTPH2PS   16(R12)(R8*2), Y11
+	VMOVUPS     32(AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVUPS     32(CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	VCVTPH2PS   32(R9)(R8*2), Y8
+	VCVTPH2PS   32(R10)(R8*2), Y9
+	VCVTPH2PS   32(R11)(R8*2), Y10
+	VCVTPH2PS   32(R12)(R8*2), Y11
+	VMOVUPS     64(AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVUPS     64(CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	VCVTPH2PS   48(R9)(R8*2), Y8
+	VCVTPH2PS   48(R10)(R8*2), Y9
+	VCVTPH2PS   48(R11)(R8*2), Y10
+	VCVTPH2PS   48(R12)(R8*2), Y11
+	VMOVUPS     96(AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVUPS     96(CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	ADDQ        $0x20, R8
+	SUBQ        $0x20, R13
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x18, R13
+	JLT  block_tail
+
+block_vector:
+	VCVTPH2PS   (R9)(R8*2), Y8
+	VCVTPH2PS   (R10)(R8*2), Y9
+	VCVTPH2PS   (R11)(R8*2), Y10
+	VCVTPH2PS   (R12)(R8*2), Y11
+	VMOVUPS     (AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVUPS     (CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	ADDQ        $0x08, R8
+	SUBQ        $0x08, R13
+	JGE         block_vector
+
+block_tail:
+	CMPQ        R8, dim+64(FP)
+	JGE         block_sum
+	MOVWLZX     (R9)(R8*2), R13
+	VMOVD       R13, X8
+	VCVTPH2PS   X8, X8
+	MOVWLZX     (R10)(R8*2), R13
+	VMOVD       R13, X9
+	VCVTPH2PS   X9, X9
+	MOVWLZX     (R11)(R8*2), R13
+	VMOVD       R13, X10
+	VCVTPH2PS   X10, X10
+	MOVWLZX     (R12)(R8*2), R13
+	VMOVD       R13, X11
+	VCVTPH2PS   X11, X11
+	VMOVSS      (AX)(R8*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y2
+	VFMADD231PS Y10, Y12, Y4
+	VFMADD231PS Y11, Y12, Y6
+	VMOVSS      (CX)(R8*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y3
+	VFMADD231PS Y10, Y12, Y5
+	VFMADD231PS Y11, Y12, Y7
+	INCQ        R8
+	JMP         block_tail
+
+block_sum:
+	VPERM2F128   $0x20, Y2, Y0, Y14
+	VPERM2F128   $0x31, Y2, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y6, Y4, Y14
+	VPERM2F128   $0x31, Y6, Y4, Y15
+	VADDPS       Y15, Y14, Y4
+	VHADDPS      Y4, Y0, Y0
+	VHADDPS      Y0, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X13
+	MOVQ         o0+72(FP), R8
+	VMOVUPS      X13, (R8)(DI*4)
+	VPERM2F128   $0x20, Y3, Y1, Y14
+	VPERM2F128   $0x31, Y3, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y7, Y5, Y14
+	VPERM2F128   $0x31, Y7, Y5, Y15
+	VADDPS       Y15, Y14, Y5
+	VHADDPS      Y5, Y1, Y1
+	VHADDPS      Y1, Y1, Y1
+	VEXTRACTF128 $0x01, Y1, X13
+	VUNPCKLPS    X13, X1, X13
+	MOVQ         o1+80(FP), R8
+	VMOVUPS      X13, (R8)(DI*4)
+	ADDQ         $0x04, DI
+	JMP          block
+
+rest:
+	CMPQ   DI, n+56(FP)
+	JGE    done
+	MOVQ   DX, R9
+	LEAQ   (R9)(BX*1), DX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	XORQ   R8, R8
+	MOVQ   dim+64(FP), R10
+	SUBQ   $0x20, R10
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R9)(R8*2), R11
+	PREFETCHT0  (R11)(SI*1)
+	VCVTPH2PS   (R9)(R8*2), Y8
+	VMOVUPS     (AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     (CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VCVTPH2PS   16(R9)(R8*2), Y8
+	VMOVUPS     32(AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     32(CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VCVTPH2PS   32(R9)(R8*2), Y8
+	VMOVUPS     64(AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     64(CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VCVTPH2PS   48(R9)(R8*2), Y8
+	VMOVUPS     96(AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     96(CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	ADDQ        $0x20, R8
+	SUBQ        $0x20, R10
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x18, R10
+	JLT  rest_tail
+
+rest_vector:
+	VCVTPH2PS   (R9)(R8*2), Y8
+	VMOVUPS     (AX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     (CX)(R8*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	ADDQ        $0x08, R8
+	SUBQ        $0x08, R10
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        R8, dim+64(FP)
+	JGE         rest_sum
+	MOVWLZX     (R9)(R8*2), R13
+	VMOVD       R13, X8
+	VCVTPH2PS   X8, X8
+	VMOVSS      (AX)(R8*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVSS      (CX)(R8*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	INCQ        R8
+	JMP         rest_tail
+
+rest_sum:
+	VEXTRACTF128 $0x01, Y0, X13
+	VADDPS       X13, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVQ         o0+72(FP), R8
+	VMOVSS       X0, (R8)(DI*4)
+	VEXTRACTF128 $0x01, Y1, X13
+	VADDPS       X13, X1, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	MOVQ         o1+80(FP), R8
+	VMOVSS       X1, (R8)(DI*4)
+	INCQ         DI
+	JMP          rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix2F16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·mix2F16AVX2(SB), NOSPLIT, $0-96
 	MOVQ w0+0(FP), AX
 	MOVQ w1+8(FP), CX
 	MOVQ rows+32(FP), DX
-	MOVQ dim+48(FP), BX
+	MOVQ dim+56(FP), BX
 	SHLQ $0x01, BX
+	MOVQ ahead+40(FP), R9
 	XORQ SI, SI
 
 columns16:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Y0
 	VMOVUPS 32(DI)(SI*4), Y1
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Y2
 	VMOVUPS 32(DI)(SI*4), Y3
 	XORQ    DI, DI
 	MOVQ    DX, R8
 
 columns16_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns16_store
+	LEAQ         (R8)(SI*2), R10
+	PREFETCHT0   (R10)(R9*1)
 	VCVTPH2PS    (R8)(SI*2), Y4
 	VCVTPH2PS    16(R8)(SI*2), Y5
 	VBROADCASTSS (AX)(DI*4), Y6
@@ -1946,10 +4215,10 @@ columns16_rows:
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Y0, (DI)(SI*4)
 	VMOVUPS Y1, 32(DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Y2, (DI)(SI*4)
 	VMOVUPS Y3, 32(DI)(SI*4)
 	ADDQ    $0x10, SI
@@ -1957,20 +4226,22 @@ columns16_store:
 
 columns16_next:
 columns8:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Y0
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Y1
 	XORQ    DI, DI
 	MOVQ    DX, R8
 
 columns8_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns8_store
+	LEAQ         (R8)(SI*2), R10
+	PREFETCHT0   (R10)(R9*1)
 	VCVTPH2PS    (R8)(SI*2), Y4
 	VBROADCASTSS (AX)(DI*4), Y6
 	VFMADD231PS  Y4, Y6, Y0
@@ -1981,28 +4252,28 @@ columns8_rows:
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Y0, (DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Y1, (DI)(SI*4)
 	ADDQ    $0x08, SI
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+48(FP), DI
+	MOVQ   dim+56(FP), DI
 	SUBQ   SI, DI
 	CMPQ   DI, $0x01
 	JLT    tail_next
-	MOVQ   acc0+56(FP), DI
+	MOVQ   acc0+64(FP), DI
 	VMOVSS (DI)(SI*4), X0
-	MOVQ   acc1+64(FP), DI
+	MOVQ   acc1+72(FP), DI
 	VMOVSS (DI)(SI*4), X1
 	XORQ   DI, DI
 	MOVQ   DX, R8
 
 tail_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          tail_store
 	MOVWLZX      (R8)(SI*2), R9
 	VMOVD        R9, X4
@@ -2016,9 +4287,9 @@ tail_rows:
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+56(FP), DI
+	MOVQ   acc0+64(FP), DI
 	VMOVSS X0, (DI)(SI*4)
-	MOVQ   acc1+64(FP), DI
+	MOVQ   acc1+72(FP), DI
 	VMOVSS X1, (DI)(SI*4)
 	ADDQ   $0x01, SI
 	JMP    tail
@@ -2027,41 +4298,343 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func mix4F16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-// Requires: AVX, F16C, FMA3
-TEXT ·mix4F16AVX2(SB), NOSPLIT, $0-88
+// func few4F16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·few4F16AVX2(SB), NOSPLIT, $0-104
+	MOVQ q0+0(FP), AX
+	MOVQ q1+8(FP), CX
+	MOVQ q2+16(FP), DX
+	MOVQ q3+24(FP), BX
+	MOVQ rows+32(FP), SI
+	MOVQ stride+40(FP), DI
+	MOVQ ahead+48(FP), R8
+	XORQ R9, R9
+
+block:
+	MOVQ   n+56(FP), R10
+	SUBQ   R9, R10
+	CMPQ   R10, $0x02
+	JLT    rest
+	MOVQ   SI, R11
+	LEAQ   (R11)(DI*1), R12
+	LEAQ   (R12)(DI*1), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	XORQ   R10, R10
+	MOVQ   dim+64(FP), R13
+	SUBQ   $0x20, R13
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R11)(R10*2), R14
+	PREFETCHT0  (R14)(R8*1)
+	LEAQ        (R12)(R10*2), R14
+	PREFETCHT0  (R14)(R8*1)
+	VCVTPH2PS   (R11)(R10*2), Y8
+	VCVTPH2PS   (R12)(R10*2), Y9
+	VMOVUPS     (AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     (CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     (DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     (BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	VCVTPH2PS   16(R11)(R10*2), Y8
+	VCVTPH2PS   16(R12)(R10*2), Y9
+	VMOVUPS     32(AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     32(CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     32(DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     32(BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	VCVTPH2PS   32(R11)(R10*2), Y8
+	VCVTPH2PS   32(R12)(R10*2), Y9
+	VMOVUPS     64(AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     64(CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     64(DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     64(BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	VCVTPH2PS   48(R11)(R10*2), Y8
+	VCVTPH2PS   48(R12)(R10*2), Y9
+	VMOVUPS     96(AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     96(CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     96(DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     96(BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	ADDQ        $0x20, R10
+	SUBQ        $0x20, R13
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x18, R13
+	JLT  block_tail
+
+block_vector:
+	VCVTPH2PS   (R11)(R10*2), Y8
+	VCVTPH2PS   (R12)(R10*2), Y9
+	VMOVUPS     (AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     (CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     (DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     (BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	ADDQ        $0x08, R10
+	SUBQ        $0x08, R13
+	JGE         block_vector
+
+block_tail:
+	CMPQ        R10, dim+64(FP)
+	JGE         block_sum
+	MOVWLZX     (R11)(R10*2), R13
+	VMOVD       R13, X8
+	VCVTPH2PS   X8, X8
+	MOVWLZX     (R12)(R10*2), R13
+	VMOVD       R13, X9
+	VCVTPH2PS   X9, X9
+	VMOVSS      (AX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVSS      (CX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVSS      (DX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVSS      (BX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	INCQ        R10
+	JMP         block_tail
+
+block_sum:
+	VPERM2F128   $0x20, Y4, Y0, Y14
+	VPERM2F128   $0x31, Y4, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y5, Y1, Y14
+	VPERM2F128   $0x31, Y5, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y6, Y2, Y14
+	VPERM2F128   $0x31, Y6, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VPERM2F128   $0x20, Y7, Y3, Y14
+	VPERM2F128   $0x31, Y7, Y3, Y15
+	VADDPS       Y15, Y14, Y3
+	VHADDPS      Y1, Y0, Y0
+	VHADDPS      Y3, Y2, Y2
+	VHADDPS      Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X14
+	VUNPCKHPS    X13, X0, X15
+	MOVQ         o0+72(FP), R10
+	VMOVLPS      X14, (R10)(R9*4)
+	MOVQ         o1+80(FP), R10
+	VMOVHPS      X14, (R10)(R9*4)
+	MOVQ         o2+88(FP), R10
+	VMOVLPS      X15, (R10)(R9*4)
+	MOVQ         o3+96(FP), R10
+	VMOVHPS      X15, (R10)(R9*4)
+	ADDQ         $0x02, R9
+	JMP          block
+
+rest:
+	CMPQ   R9, n+56(FP)
+	JGE    done
+	MOVQ   SI, R11
+	LEAQ   (R11)(DI*1), SI
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	XORQ   R10, R10
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x20, R12
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R11)(R10*2), R13
+	PREFETCHT0  (R13)(R8*1)
+	VCVTPH2PS   (R11)(R10*2), Y8
+	VMOVUPS     (AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     (CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVUPS     (DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVUPS     (BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VCVTPH2PS   16(R11)(R10*2), Y8
+	VMOVUPS     32(AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     32(CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVUPS     32(DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVUPS     32(BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VCVTPH2PS   32(R11)(R10*2), Y8
+	VMOVUPS     64(AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     64(CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVUPS     64(DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVUPS     64(BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VCVTPH2PS   48(R11)(R10*2), Y8
+	VMOVUPS     96(AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     96(CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVUPS     96(DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVUPS     96(BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	ADDQ        $0x20, R10
+	SUBQ        $0x20, R12
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x18, R12
+	JLT  rest_tail
+
+rest_vector:
+	VCVTPH2PS   (R11)(R10*2), Y8
+	VMOVUPS     (AX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVUPS     (CX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVUPS     (DX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVUPS     (BX)(R10*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	ADDQ        $0x08, R10
+	SUBQ        $0x08, R12
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        R10, dim+64(FP)
+	JGE         rest_sum
+	MOVWLZX     (R11)(R10*2), R13
+	VMOVD       R13, X8
+	VCVTPH2PS   X8, X8
+	VMOVSS      (AX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VMOVSS      (CX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	VMOVSS      (DX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y2
+	VMOVSS      (BX)(R10*4), X12
+	VFMADD231PS Y8, Y12, Y3
+	INCQ        R10
+	JMP         rest_tail
+
+rest_sum:
+	VEXTRACTF128 $0x01, Y0, X13
+	VADDPS       X13, X0, X0
+	VHADDPS      X0, X0, X0
+	VHADDPS      X0, X0, X0
+	MOVQ         o0+72(FP), R10
+	VMOVSS       X0, (R10)(R9*4)
+	VEXTRACTF128 $0x01, Y1, X13
+	VADDPS       X13, X1, X1
+	VHADDPS      X1, X1, X1
+	VHADDPS      X1, X1, X1
+	MOVQ         o1+80(FP), R10
+	VMOVSS       X1, (R10)(R9*4)
+	VEXTRACTF128 $0x01, Y2, X13
+	VADDPS       X13, X2, X2
+	VHADDPS      X2, X2, X2
+	VHADDPS      X2, X2, X2
+	MOVQ         o2+88(FP), R10
+	VMOVSS       X2, (R10)(R9*4)
+	VEXTRACTF128 $0x01, Y3, X13
+	VADDPS       X13, X3, X3
+	VHADDPS      X3, X3, X3
+	VHADDPS      X3, X3, X3
+	MOVQ         o3+96(FP), R10
+	VMOVSS       X3, (R10)(R9*4)
+	INCQ         R9
+	JMP          rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix4F16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, F16C, FMA3, MMX+
+TEXT ·mix4F16AVX2(SB), NOSPLIT, $0-96
 	MOVQ w0+0(FP), AX
 	MOVQ w1+8(FP), CX
 	MOVQ w2+16(FP), DX
 	MOVQ w3+24(FP), BX
 	MOVQ rows+32(FP), SI
-	MOVQ dim+48(FP), DI
+	MOVQ dim+56(FP), DI
 	SHLQ $0x01, DI
+	MOVQ ahead+40(FP), R11
 	XORQ R8, R8
 
 columns16:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Y0
 	VMOVUPS 32(R9)(R8*4), Y1
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Y2
 	VMOVUPS 32(R9)(R8*4), Y3
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Y4
 	VMOVUPS 32(R9)(R8*4), Y5
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Y6
 	VMOVUPS 32(R9)(R8*4), Y7
 	XORQ    R9, R9
 	MOVQ    SI, R10
 
 columns16_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns16_store
+	LEAQ         (R10)(R8*2), R12
+	PREFETCHT0   (R12)(R11*1)
 	VCVTPH2PS    (R10)(R8*2), Y8
 	VCVTPH2PS    16(R10)(R8*2), Y9
 	VBROADCASTSS (AX)(R9*4), Y10
@@ -2081,16 +4654,16 @@ columns16_rows:
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Y0, (R9)(R8*4)
 	VMOVUPS Y1, 32(R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Y2, (R9)(R8*4)
 	VMOVUPS Y3, 32(R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Y4, (R9)(R8*4)
 	VMOVUPS Y5, 32(R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Y6, (R9)(R8*4)
 	VMOVUPS Y7, 32(R9)(R8*4)
 	ADDQ    $0x10, R8
@@ -2098,24 +4671,26 @@ columns16_store:
 
 columns16_next:
 columns8:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Y0
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Y1
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Y2
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Y3
 	XORQ    R9, R9
 	MOVQ    SI, R10
 
 columns8_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns8_store
+	LEAQ         (R10)(R8*2), R12
+	PREFETCHT0   (R12)(R11*1)
 	VCVTPH2PS    (R10)(R8*2), Y8
 	VBROADCASTSS (AX)(R9*4), Y10
 	VFMADD231PS  Y8, Y10, Y0
@@ -2130,36 +4705,36 @@ columns8_rows:
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Y0, (R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Y1, (R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Y2, (R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Y3, (R9)(R8*4)
 	ADDQ    $0x08, R8
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+48(FP), R9
+	MOVQ   dim+56(FP), R9
 	SUBQ   R8, R9
 	CMPQ   R9, $0x01
 	JLT    tail_next
-	MOVQ   acc0+56(FP), R9
+	MOVQ   acc0+64(FP), R9
 	VMOVSS (R9)(R8*4), X0
-	MOVQ   acc1+64(FP), R9
+	MOVQ   acc1+72(FP), R9
 	VMOVSS (R9)(R8*4), X1
-	MOVQ   acc2+72(FP), R9
+	MOVQ   acc2+80(FP), R9
 	VMOVSS (R9)(R8*4), X2
-	MOVQ   acc3+80(FP), R9
+	MOVQ   acc3+88(FP), R9
 	VMOVSS (R9)(R8*4), X3
 	XORQ   R9, R9
 	MOVQ   SI, R10
 
 tail_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          tail_store
 	MOVWLZX      (R10)(R8*2), R11
 	VMOVD        R11, X8
@@ -2177,13 +4752,13 @@ tail_rows:
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+56(FP), R9
+	MOVQ   acc0+64(FP), R9
 	VMOVSS X0, (R9)(R8*4)
-	MOVQ   acc1+64(FP), R9
+	MOVQ   acc1+72(FP), R9
 	VMOVSS X1, (R9)(R8*4)
-	MOVQ   acc2+72(FP), R9
+	MOVQ   acc2+80(FP), R9
 	VMOVSS X2, (R9)(R8*4)
-	MOVQ   acc3+80(FP), R9
+	MOVQ   acc3+88(FP), R9
 	VMOVSS X3, (R9)(R8*4)
 	ADDQ   $0x01, R8
 	JMP    tail

@@ -3546,10 +3546,487 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix2F32AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-// Requires: AVX, AVX512F
-TEXT ·mix2F32AVX512(SB), NOSPLIT, $0-88
-	MOVQ  dim+48(FP), CX
+// func few1F32AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·few1F32AVX512(SB), NOSPLIT, $0-104
+	MOVQ  q0+0(FP), AX
+	MOVQ  dim+64(FP), CX
+	ANDQ  $0x0f, CX
+	MOVL  $0x00000001, DX
+	SHLL  CL, DX
+	DECL  DX
+	KMOVW DX, K1
+	MOVQ  rows+32(FP), CX
+	MOVQ  stride+40(FP), DX
+	MOVQ  ahead+48(FP), BX
+	XORQ  SI, SI
+
+block:
+	MOVQ   n+56(FP), DI
+	SUBQ   SI, DI
+	CMPQ   DI, $0x04
+	JLT    rest
+	MOVQ   CX, R8
+	LEAQ   (R8)(DX*1), R9
+	LEAQ   (R9)(DX*1), R10
+	LEAQ   (R10)(DX*1), R11
+	LEAQ   (R11)(DX*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	XORQ   DI, DI
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x10, R12
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R8)(DI*4), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R9)(DI*4), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R10)(DI*4), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R11)(DI*4), R13
+	PREFETCHT0  (R13)(BX*1)
+	VMOVUPS     (R8)(DI*4), Z16
+	VMOVUPS     (R9)(DI*4), Z17
+	VMOVUPS     (R10)(DI*4), Z18
+	VMOVUPS     (R11)(DI*4), Z19
+	VMOVUPS     (AX)(DI*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z1
+	VFMADD231PS Z18, Z20, Z2
+	VFMADD231PS Z19, Z20, Z3
+	ADDQ        $0x10, DI
+	SUBQ        $0x10, R12
+	JGE         block_lines
+
+block_vectors:
+	ADDQ        $0x00, R12
+	CMPQ        DI, dim+64(FP)
+	JGE         block_sum
+	VMOVUPS.Z   (R8)(DI*4), K1, Z16
+	VMOVUPS.Z   (R9)(DI*4), K1, Z17
+	VMOVUPS.Z   (R10)(DI*4), K1, Z18
+	VMOVUPS.Z   (R11)(DI*4), K1, Z19
+	VMOVUPS.Z   (AX)(DI*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z1
+	VFMADD231PS Z18, Z20, Z2
+	VFMADD231PS Z19, Z20, Z3
+
+block_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF64X4 $0x01, Z1, Y13
+	VADDPS        Y13, Y1, Y1
+	VEXTRACTF64X4 $0x01, Z2, Y13
+	VADDPS        Y13, Y2, Y2
+	VEXTRACTF64X4 $0x01, Z3, Y13
+	VADDPS        Y13, Y3, Y3
+	VPERM2F128    $0x20, Y1, Y0, Y14
+	VPERM2F128    $0x31, Y1, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y3, Y2, Y14
+	VPERM2F128    $0x31, Y3, Y2, Y15
+	VADDPS        Y15, Y14, Y2
+	VHADDPS       Y2, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VUNPCKLPS     X13, X0, X13
+	MOVQ          o0+72(FP), DI
+	VMOVUPS       X13, (DI)(SI*4)
+	ADDQ          $0x04, SI
+	JMP           block
+
+rest:
+	CMPQ   SI, n+56(FP)
+	JGE    done
+	MOVQ   CX, R8
+	LEAQ   (R8)(DX*1), CX
+	VPXORD Z0, Z0, Z0
+	XORQ   DI, DI
+	MOVQ   dim+64(FP), R9
+	SUBQ   $0x10, R9
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R8)(DI*4), R10
+	PREFETCHT0  (R10)(BX*1)
+	VMOVUPS     (R8)(DI*4), Z16
+	VMOVUPS     (AX)(DI*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	ADDQ        $0x10, DI
+	SUBQ        $0x10, R9
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ        $0x00, R9
+	CMPQ        DI, dim+64(FP)
+	JGE         rest_sum
+	VMOVUPS.Z   (R8)(DI*4), K1, Z16
+	VMOVUPS.Z   (AX)(DI*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+
+rest_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VADDPS        X13, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	MOVQ          o0+72(FP), DI
+	VMOVSS        X0, (DI)(SI*4)
+	INCQ          SI
+	JMP           rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix1F32AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·mix1F32AVX512(SB), NOSPLIT, $0-96
+	MOVQ  dim+56(FP), CX
+	ANDQ  $0x0f, CX
+	MOVL  $0x00000001, AX
+	SHLL  CL, AX
+	DECL  AX
+	KMOVW AX, K1
+	MOVQ  w0+0(FP), AX
+	MOVQ  rows+32(FP), CX
+	MOVQ  dim+56(FP), DX
+	SHLQ  $0x02, DX
+	MOVQ  ahead+40(FP), R8
+	XORQ  BX, BX
+
+columns64:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x40
+	JLT     columns64_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Z0
+	VMOVUPS 64(SI)(BX*4), Z1
+	VMOVUPS 128(SI)(BX*4), Z2
+	VMOVUPS 192(SI)(BX*4), Z3
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns64_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns64_store
+	LEAQ         (DI)(BX*4), R9
+	PREFETCHT0   (R9)(R8*1)
+	PREFETCHT0   64(R9)(R8*1)
+	PREFETCHT0   128(R9)(R8*1)
+	PREFETCHT0   192(R9)(R8*1)
+	VMOVUPS      (DI)(BX*4), Z4
+	VMOVUPS      64(DI)(BX*4), Z5
+	VMOVUPS      128(DI)(BX*4), Z6
+	VMOVUPS      192(DI)(BX*4), Z7
+	VBROADCASTSS (AX)(SI*4), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns64_rows
+
+columns64_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Z0, (SI)(BX*4)
+	VMOVUPS Z1, 64(SI)(BX*4)
+	VMOVUPS Z2, 128(SI)(BX*4)
+	VMOVUPS Z3, 192(SI)(BX*4)
+	ADDQ    $0x40, BX
+	JMP     columns64
+
+columns64_next:
+columns32:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x20
+	JLT     columns32_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Z0
+	VMOVUPS 64(SI)(BX*4), Z1
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns32_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns32_store
+	LEAQ         (DI)(BX*4), R9
+	PREFETCHT0   (R9)(R8*1)
+	PREFETCHT0   64(R9)(R8*1)
+	VMOVUPS      (DI)(BX*4), Z4
+	VMOVUPS      64(DI)(BX*4), Z5
+	VBROADCASTSS (AX)(SI*4), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns32_rows
+
+columns32_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Z0, (SI)(BX*4)
+	VMOVUPS Z1, 64(SI)(BX*4)
+	ADDQ    $0x20, BX
+	JMP     columns32
+
+columns32_next:
+columns16:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x10
+	JLT     columns16_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Z0
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns16_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns16_store
+	LEAQ         (DI)(BX*4), R9
+	PREFETCHT0   (R9)(R8*1)
+	VMOVUPS      (DI)(BX*4), Z4
+	VBROADCASTSS (AX)(SI*4), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns16_rows
+
+columns16_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Z0, (SI)(BX*4)
+	ADDQ    $0x10, BX
+	JMP     columns16
+
+columns16_next:
+	MOVQ      dim+56(FP), SI
+	SUBQ      BX, SI
+	CMPQ      SI, $0x01
+	JLT       tail_next
+	MOVQ      acc0+64(FP), SI
+	VMOVUPS.Z (SI)(BX*4), K1, Z0
+	XORQ      SI, SI
+	MOVQ      CX, DI
+
+tail_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          tail_store
+	VMOVUPS.Z    (DI)(BX*4), K1, Z4
+	VBROADCASTSS (AX)(SI*4), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          tail_rows
+
+tail_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Z0, K1, (SI)(BX*4)
+	MOVQ    dim+56(FP), BX
+
+tail_next:
+	VZEROUPPER
+	RET
+
+// func few2F32AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·few2F32AVX512(SB), NOSPLIT, $0-104
+	MOVQ  q0+0(FP), AX
+	MOVQ  q1+8(FP), DX
+	MOVQ  dim+64(FP), CX
+	ANDQ  $0x0f, CX
+	MOVL  $0x00000001, BX
+	SHLL  CL, BX
+	DECL  BX
+	KMOVW BX, K1
+	MOVQ  rows+32(FP), CX
+	MOVQ  stride+40(FP), BX
+	MOVQ  ahead+48(FP), SI
+	XORQ  DI, DI
+
+block:
+	MOVQ   n+56(FP), R8
+	SUBQ   DI, R8
+	CMPQ   R8, $0x04
+	JLT    rest
+	MOVQ   CX, R9
+	LEAQ   (R9)(BX*1), R10
+	LEAQ   (R10)(BX*1), R11
+	LEAQ   (R11)(BX*1), R12
+	LEAQ   (R12)(BX*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	XORQ   R8, R8
+	MOVQ   dim+64(FP), R13
+	SUBQ   $0x10, R13
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R9)(R8*4), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R10)(R8*4), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R11)(R8*4), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R12)(R8*4), R14
+	PREFETCHT0  (R14)(SI*1)
+	VMOVUPS     (R9)(R8*4), Z16
+	VMOVUPS     (R10)(R8*4), Z17
+	VMOVUPS     (R11)(R8*4), Z18
+	VMOVUPS     (R12)(R8*4), Z19
+	VMOVUPS     (AX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z2
+	VFMADD231PS Z18, Z20, Z4
+	VFMADD231PS Z19, Z20, Z6
+	VMOVUPS     (DX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z3
+	VFMADD231PS Z18, Z20, Z5
+	VFMADD231PS Z19, Z20, Z7
+	ADDQ        $0x10, R8
+	SUBQ        $0x10, R13
+	JGE         block_lines
+
+block_vectors:
+	ADDQ        $0x00, R13
+	CMPQ        R8, dim+64(FP)
+	JGE         block_sum
+	VMOVUPS.Z   (R9)(R8*4), K1, Z16
+	VMOVUPS.Z   (R10)(R8*4), K1, Z17
+	VMOVUPS.Z   (R11)(R8*4), K1, Z18
+	VMOVUPS.Z   (R12)(R8*4), K1, Z19
+	VMOVUPS.Z   (AX)(R8*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z2
+	VFMADD231PS Z18, Z20, Z4
+	VFMADD231PS Z19, Z20, Z6
+	VMOVUPS.Z   (DX)(R8*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z3
+	VFMADD231PS Z18, Z20, Z5
+	VFMADD231PS Z19, Z20, Z7
+
+block_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF64X4 $0x01, Z2, Y13
+	VADDPS        Y13, Y2, Y2
+	VEXTRACTF64X4 $0x01, Z4, Y13
+	VADDPS        Y13, Y4, Y4
+	VEXTRACTF64X4 $0x01, Z6, Y13
+	VADDPS        Y13, Y6, Y6
+	VPERM2F128    $0x20, Y2, Y0, Y14
+	VPERM2F128    $0x31, Y2, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y6, Y4, Y14
+	VPERM2F128    $0x31, Y6, Y4, Y15
+	VADDPS        Y15, Y14, Y4
+	VHADDPS       Y4, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VUNPCKLPS     X13, X0, X13
+	MOVQ          o0+72(FP), R8
+	VMOVUPS       X13, (R8)(DI*4)
+	VEXTRACTF64X4 $0x01, Z1, Y13
+	VADDPS        Y13, Y1, Y1
+	VEXTRACTF64X4 $0x01, Z3, Y13
+	VADDPS        Y13, Y3, Y3
+	VEXTRACTF64X4 $0x01, Z5, Y13
+	VADDPS        Y13, Y5, Y5
+	VEXTRACTF64X4 $0x01, Z7, Y13
+	VADDPS        Y13, Y7, Y7
+	VPERM2F128    $0x20, Y3, Y1, Y14
+	VPERM2F128    $0x31, Y3, Y1, Y15
+	VADDPS        Y15, Y14, Y1
+	VPERM2F128    $0x20, Y7, Y5, Y14
+	VPERM2F128    $0x31, Y7, Y5, Y15
+	VADDPS        Y15, Y14, Y5
+	VHADDPS       Y5, Y1, Y1
+	VHADDPS       Y1, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X13
+	VUNPCKLPS     X13, X1, X13
+	MOVQ          o1+80(FP), R8
+	VMOVUPS       X13, (R8)(DI*4)
+	ADDQ          $0x04, DI
+	JMP           block
+
+rest:
+	CMPQ   DI, n+56(FP)
+	JGE    done
+	MOVQ   CX, R9
+	LEAQ   (R9)(BX*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	XORQ   R8, R8
+	MOVQ   dim+64(FP), R10
+	SUBQ   $0x10, R10
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R9)(R8*4), R11
+	PREFETCHT0  (R11)(SI*1)
+	VMOVUPS     (R9)(R8*4), Z16
+	VMOVUPS     (AX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS     (DX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	ADDQ        $0x10, R8
+	SUBQ        $0x10, R10
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ        $0x00, R10
+	CMPQ        R8, dim+64(FP)
+	JGE         rest_sum
+	VMOVUPS.Z   (R9)(R8*4), K1, Z16
+	VMOVUPS.Z   (AX)(R8*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS.Z   (DX)(R8*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z1
+
+rest_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VADDPS        X13, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	MOVQ          o0+72(FP), R8
+	VMOVSS        X0, (R8)(DI*4)
+	VEXTRACTF64X4 $0x01, Z1, Y13
+	VADDPS        Y13, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X13
+	VADDPS        X13, X1, X1
+	VHADDPS       X1, X1, X1
+	VHADDPS       X1, X1, X1
+	MOVQ          o1+80(FP), R8
+	VMOVSS        X1, (R8)(DI*4)
+	INCQ          DI
+	JMP           rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix2F32AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·mix2F32AVX512(SB), NOSPLIT, $0-96
+	MOVQ  dim+56(FP), CX
 	ANDQ  $0x0f, CX
 	MOVL  $0x00000001, AX
 	SHLL  CL, AX
@@ -3558,21 +4035,22 @@ TEXT ·mix2F32AVX512(SB), NOSPLIT, $0-88
 	MOVQ  w0+0(FP), AX
 	MOVQ  w1+8(FP), CX
 	MOVQ  rows+32(FP), DX
-	MOVQ  dim+48(FP), BX
+	MOVQ  dim+56(FP), BX
 	SHLQ  $0x02, BX
+	MOVQ  ahead+40(FP), R9
 	XORQ  SI, SI
 
 columns64:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x40
 	JLT     columns64_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Z0
 	VMOVUPS 64(DI)(SI*4), Z1
 	VMOVUPS 128(DI)(SI*4), Z2
 	VMOVUPS 192(DI)(SI*4), Z3
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Z4
 	VMOVUPS 64(DI)(SI*4), Z5
 	VMOVUPS 128(DI)(SI*4), Z6
@@ -3581,8 +4059,13 @@ columns64:
 	MOVQ    DX, R8
 
 columns64_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns64_store
+	LEAQ         (R8)(SI*4), R10
+	PREFETCHT0   (R10)(R9*1)
+	PREFETCHT0   64(R10)(R9*1)
+	PREFETCHT0   128(R10)(R9*1)
+	PREFETCHT0   192(R10)(R9*1)
 	VMOVUPS      (R8)(SI*4), Z8
 	VMOVUPS      64(R8)(SI*4), Z9
 	VMOVUPS      128(R8)(SI*4), Z10
@@ -3602,12 +4085,12 @@ columns64_rows:
 	JMP          columns64_rows
 
 columns64_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Z0, (DI)(SI*4)
 	VMOVUPS Z1, 64(DI)(SI*4)
 	VMOVUPS Z2, 128(DI)(SI*4)
 	VMOVUPS Z3, 192(DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Z4, (DI)(SI*4)
 	VMOVUPS Z5, 64(DI)(SI*4)
 	VMOVUPS Z6, 128(DI)(SI*4)
@@ -3617,22 +4100,25 @@ columns64_store:
 
 columns64_next:
 columns32:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x20
 	JLT     columns32_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Z0
 	VMOVUPS 64(DI)(SI*4), Z1
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Z2
 	VMOVUPS 64(DI)(SI*4), Z3
 	XORQ    DI, DI
 	MOVQ    DX, R8
 
 columns32_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns32_store
+	LEAQ         (R8)(SI*4), R10
+	PREFETCHT0   (R10)(R9*1)
+	PREFETCHT0   64(R10)(R9*1)
 	VMOVUPS      (R8)(SI*4), Z8
 	VMOVUPS      64(R8)(SI*4), Z9
 	VBROADCASTSS (AX)(DI*4), Z12
@@ -3646,10 +4132,10 @@ columns32_rows:
 	JMP          columns32_rows
 
 columns32_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Z0, (DI)(SI*4)
 	VMOVUPS Z1, 64(DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Z2, (DI)(SI*4)
 	VMOVUPS Z3, 64(DI)(SI*4)
 	ADDQ    $0x20, SI
@@ -3657,20 +4143,22 @@ columns32_store:
 
 columns32_next:
 columns16:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Z0
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Z1
 	XORQ    DI, DI
 	MOVQ    DX, R8
 
 columns16_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns16_store
+	LEAQ         (R8)(SI*4), R10
+	PREFETCHT0   (R10)(R9*1)
 	VMOVUPS      (R8)(SI*4), Z8
 	VBROADCASTSS (AX)(DI*4), Z12
 	VFMADD231PS  Z8, Z12, Z0
@@ -3681,27 +4169,27 @@ columns16_rows:
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Z0, (DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Z1, (DI)(SI*4)
 	ADDQ    $0x10, SI
 	JMP     columns16
 
 columns16_next:
-	MOVQ      dim+48(FP), DI
+	MOVQ      dim+56(FP), DI
 	SUBQ      SI, DI
 	CMPQ      DI, $0x01
 	JLT       tail_next
-	MOVQ      acc0+56(FP), DI
+	MOVQ      acc0+64(FP), DI
 	VMOVUPS.Z (DI)(SI*4), K1, Z0
-	MOVQ      acc1+64(FP), DI
+	MOVQ      acc1+72(FP), DI
 	VMOVUPS.Z (DI)(SI*4), K1, Z1
 	XORQ      DI, DI
 	MOVQ      DX, R8
 
 tail_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          tail_store
 	VMOVUPS.Z    (R8)(SI*4), K1, Z8
 	VBROADCASTSS (AX)(DI*4), Z12
@@ -3713,20 +4201,276 @@ tail_rows:
 	JMP          tail_rows
 
 tail_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Z0, K1, (DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Z1, K1, (DI)(SI*4)
-	MOVQ    dim+48(FP), SI
+	MOVQ    dim+56(FP), SI
 
 tail_next:
 	VZEROUPPER
 	RET
 
-// func mix4F32AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-// Requires: AVX, AVX512F
-TEXT ·mix4F32AVX512(SB), NOSPLIT, $0-88
-	MOVQ  dim+48(FP), CX
+// func few4F32AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·few4F32AVX512(SB), NOSPLIT, $8-104
+	MOVQ  q0+0(FP), AX
+	MOVQ  q1+8(FP), DX
+	MOVQ  q2+16(FP), BX
+	MOVQ  q3+24(FP), SI
+	MOVQ  dim+64(FP), CX
+	ANDQ  $0x0f, CX
+	MOVL  $0x00000001, DI
+	SHLL  CL, DI
+	DECL  DI
+	KMOVW DI, K1
+	MOVQ  rows+32(FP), CX
+	MOVQ  stride+40(FP), DI
+	MOVQ  ahead+48(FP), R8
+	XORQ  R9, R9
+
+block:
+	MOVQ   n+56(FP), R10
+	SUBQ   R9, R10
+	CMPQ   R10, $0x04
+	JLT    rest
+	MOVQ   CX, R11
+	LEAQ   (R11)(DI*1), R12
+	LEAQ   (R12)(DI*1), R13
+	LEAQ   (R13)(DI*1), R14
+	LEAQ   (R14)(DI*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	XORQ   R10, R10
+	MOVQ   dim+64(FP), R15
+	SUBQ   $0x10, R15
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R11)(R10*4), BP
+	PREFETCHT0  (BP)(R8*1)
+	LEAQ        (R12)(R10*4), BP
+	PREFETCHT0  (BP)(R8*1)
+	LEAQ        (R13)(R10*4), BP
+	PREFETCHT0  (BP)(R8*1)
+	LEAQ        (R14)(R10*4), BP
+	PREFETCHT0  (BP)(R8*1)
+	VMOVUPS     (R11)(R10*4), Z16
+	VMOVUPS     (R12)(R10*4), Z17
+	VMOVUPS     (R13)(R10*4), Z18
+	VMOVUPS     (R14)(R10*4), Z19
+	VMOVUPS     (AX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z4
+	VFMADD231PS Z18, Z20, Z8
+	VFMADD231PS Z19, Z20, Z12
+	VMOVUPS     (DX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z5
+	VFMADD231PS Z18, Z20, Z9
+	VFMADD231PS Z19, Z20, Z13
+	VMOVUPS     (BX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z2
+	VFMADD231PS Z17, Z20, Z6
+	VFMADD231PS Z18, Z20, Z10
+	VFMADD231PS Z19, Z20, Z14
+	VMOVUPS     (SI)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z3
+	VFMADD231PS Z17, Z20, Z7
+	VFMADD231PS Z18, Z20, Z11
+	VFMADD231PS Z19, Z20, Z15
+	ADDQ        $0x10, R10
+	SUBQ        $0x10, R15
+	JGE         block_lines
+
+block_vectors:
+	ADDQ        $0x00, R15
+	CMPQ        R10, dim+64(FP)
+	JGE         block_sum
+	VMOVUPS.Z   (R11)(R10*4), K1, Z16
+	VMOVUPS.Z   (R12)(R10*4), K1, Z17
+	VMOVUPS.Z   (R13)(R10*4), K1, Z18
+	VMOVUPS.Z   (R14)(R10*4), K1, Z19
+	VMOVUPS.Z   (AX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z4
+	VFMADD231PS Z18, Z20, Z8
+	VFMADD231PS Z19, Z20, Z12
+	VMOVUPS.Z   (DX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z5
+	VFMADD231PS Z18, Z20, Z9
+	VFMADD231PS Z19, Z20, Z13
+	VMOVUPS.Z   (BX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z2
+	VFMADD231PS Z17, Z20, Z6
+	VFMADD231PS Z18, Z20, Z10
+	VFMADD231PS Z19, Z20, Z14
+	VMOVUPS.Z   (SI)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z3
+	VFMADD231PS Z17, Z20, Z7
+	VFMADD231PS Z18, Z20, Z11
+	VFMADD231PS Z19, Z20, Z15
+
+block_sum:
+	VSHUFF64X2    $0x44, Z1, Z0, Z21
+	VSHUFF64X2    $0xee, Z1, Z0, Z22
+	VADDPS        Z21, Z22, Z0
+	VSHUFF64X2    $0x44, Z3, Z2, Z21
+	VSHUFF64X2    $0xee, Z3, Z2, Z22
+	VADDPS        Z21, Z22, Z2
+	VSHUFF64X2    $0x88, Z2, Z0, Z21
+	VSHUFF64X2    $0xdd, Z2, Z0, Z22
+	VADDPS        Z21, Z22, Z0
+	VSHUFF64X2    $0x44, Z5, Z4, Z21
+	VSHUFF64X2    $0xee, Z5, Z4, Z22
+	VADDPS        Z21, Z22, Z4
+	VSHUFF64X2    $0x44, Z7, Z6, Z21
+	VSHUFF64X2    $0xee, Z7, Z6, Z22
+	VADDPS        Z21, Z22, Z6
+	VSHUFF64X2    $0x88, Z6, Z4, Z21
+	VSHUFF64X2    $0xdd, Z6, Z4, Z22
+	VADDPS        Z21, Z22, Z4
+	VSHUFF64X2    $0x44, Z9, Z8, Z21
+	VSHUFF64X2    $0xee, Z9, Z8, Z22
+	VADDPS        Z21, Z22, Z8
+	VSHUFF64X2    $0x44, Z11, Z10, Z21
+	VSHUFF64X2    $0xee, Z11, Z10, Z22
+	VADDPS        Z21, Z22, Z10
+	VSHUFF64X2    $0x88, Z10, Z8, Z21
+	VSHUFF64X2    $0xdd, Z10, Z8, Z22
+	VADDPS        Z21, Z22, Z8
+	VSHUFF64X2    $0x44, Z13, Z12, Z21
+	VSHUFF64X2    $0xee, Z13, Z12, Z22
+	VADDPS        Z21, Z22, Z12
+	VSHUFF64X2    $0x44, Z15, Z14, Z21
+	VSHUFF64X2    $0xee, Z15, Z14, Z22
+	VADDPS        Z21, Z22, Z14
+	VSHUFF64X2    $0x88, Z14, Z12, Z21
+	VSHUFF64X2    $0xdd, Z14, Z12, Z22
+	VADDPS        Z21, Z22, Z12
+	VSHUFPS       $0x88, Z4, Z0, Z21
+	VSHUFPS       $0xdd, Z4, Z0, Z22
+	VADDPS        Z21, Z22, Z0
+	VSHUFPS       $0x88, Z12, Z8, Z21
+	VSHUFPS       $0xdd, Z12, Z8, Z22
+	VADDPS        Z21, Z22, Z8
+	VSHUFPS       $0x88, Z8, Z0, Z21
+	VSHUFPS       $0xdd, Z8, Z0, Z22
+	VADDPS        Z21, Z22, Z0
+	MOVQ          o0+72(FP), R10
+	VMOVUPS       X0, (R10)(R9*4)
+	MOVQ          o1+80(FP), R10
+	VEXTRACTF32X4 $0x01, Z0, (R10)(R9*4)
+	MOVQ          o2+88(FP), R10
+	VEXTRACTF32X4 $0x02, Z0, (R10)(R9*4)
+	MOVQ          o3+96(FP), R10
+	VEXTRACTF32X4 $0x03, Z0, (R10)(R9*4)
+	ADDQ          $0x04, R9
+	JMP           block
+
+rest:
+	CMPQ   R9, n+56(FP)
+	JGE    done
+	MOVQ   CX, R11
+	LEAQ   (R11)(DI*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	XORQ   R10, R10
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x10, R12
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R11)(R10*4), R13
+	PREFETCHT0  (R13)(R8*1)
+	VMOVUPS     (R11)(R10*4), Z16
+	VMOVUPS     (AX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS     (DX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VMOVUPS     (BX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z2
+	VMOVUPS     (SI)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z3
+	ADDQ        $0x10, R10
+	SUBQ        $0x10, R12
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ        $0x00, R12
+	CMPQ        R10, dim+64(FP)
+	JGE         rest_sum
+	VMOVUPS.Z   (R11)(R10*4), K1, Z16
+	VMOVUPS.Z   (AX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS.Z   (DX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z1
+	VMOVUPS.Z   (BX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z2
+	VMOVUPS.Z   (SI)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z3
+
+rest_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VADDPS        X13, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	MOVQ          o0+72(FP), R10
+	VMOVSS        X0, (R10)(R9*4)
+	VEXTRACTF64X4 $0x01, Z1, Y13
+	VADDPS        Y13, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X13
+	VADDPS        X13, X1, X1
+	VHADDPS       X1, X1, X1
+	VHADDPS       X1, X1, X1
+	MOVQ          o1+80(FP), R10
+	VMOVSS        X1, (R10)(R9*4)
+	VEXTRACTF64X4 $0x01, Z2, Y13
+	VADDPS        Y13, Y2, Y2
+	VEXTRACTF128  $0x01, Y2, X13
+	VADDPS        X13, X2, X2
+	VHADDPS       X2, X2, X2
+	VHADDPS       X2, X2, X2
+	MOVQ          o2+88(FP), R10
+	VMOVSS        X2, (R10)(R9*4)
+	VEXTRACTF64X4 $0x01, Z3, Y13
+	VADDPS        Y13, Y3, Y3
+	VEXTRACTF128  $0x01, Y3, X13
+	VADDPS        X13, X3, X3
+	VHADDPS       X3, X3, X3
+	VHADDPS       X3, X3, X3
+	MOVQ          o3+96(FP), R10
+	VMOVSS        X3, (R10)(R9*4)
+	INCQ          R9
+	JMP           rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix4F32AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·mix4F32AVX512(SB), NOSPLIT, $0-96
+	MOVQ  dim+56(FP), CX
 	ANDQ  $0x0f, CX
 	MOVL  $0x00000001, AX
 	SHLL  CL, AX
@@ -3737,31 +4481,32 @@ TEXT ·mix4F32AVX512(SB), NOSPLIT, $0-88
 	MOVQ  w2+16(FP), DX
 	MOVQ  w3+24(FP), BX
 	MOVQ  rows+32(FP), SI
-	MOVQ  dim+48(FP), DI
+	MOVQ  dim+56(FP), DI
 	SHLQ  $0x02, DI
+	MOVQ  ahead+40(FP), R11
 	XORQ  R8, R8
 
 columns64:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x40
 	JLT     columns64_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Z0
 	VMOVUPS 64(R9)(R8*4), Z1
 	VMOVUPS 128(R9)(R8*4), Z2
 	VMOVUPS 192(R9)(R8*4), Z3
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Z4
 	VMOVUPS 64(R9)(R8*4), Z5
 	VMOVUPS 128(R9)(R8*4), Z6
 	VMOVUPS 192(R9)(R8*4), Z7
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Z8
 	VMOVUPS 64(R9)(R8*4), Z9
 	VMOVUPS 128(R9)(R8*4), Z10
 	VMOVUPS 192(R9)(R8*4), Z11
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Z12
 	VMOVUPS 64(R9)(R8*4), Z13
 	VMOVUPS 128(R9)(R8*4), Z14
@@ -3770,8 +4515,13 @@ columns64:
 	MOVQ    SI, R10
 
 columns64_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns64_store
+	LEAQ         (R10)(R8*4), R12
+	PREFETCHT0   (R12)(R11*1)
+	PREFETCHT0   64(R12)(R11*1)
+	PREFETCHT0   128(R12)(R11*1)
+	PREFETCHT0   192(R12)(R11*1)
 	VMOVUPS      (R10)(R8*4), Z16
 	VMOVUPS      64(R10)(R8*4), Z17
 	VMOVUPS      128(R10)(R8*4), Z18
@@ -3801,22 +4551,22 @@ columns64_rows:
 	JMP          columns64_rows
 
 columns64_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Z0, (R9)(R8*4)
 	VMOVUPS Z1, 64(R9)(R8*4)
 	VMOVUPS Z2, 128(R9)(R8*4)
 	VMOVUPS Z3, 192(R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Z4, (R9)(R8*4)
 	VMOVUPS Z5, 64(R9)(R8*4)
 	VMOVUPS Z6, 128(R9)(R8*4)
 	VMOVUPS Z7, 192(R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Z8, (R9)(R8*4)
 	VMOVUPS Z9, 64(R9)(R8*4)
 	VMOVUPS Z10, 128(R9)(R8*4)
 	VMOVUPS Z11, 192(R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Z12, (R9)(R8*4)
 	VMOVUPS Z13, 64(R9)(R8*4)
 	VMOVUPS Z14, 128(R9)(R8*4)
@@ -3826,28 +4576,31 @@ columns64_store:
 
 columns64_next:
 columns32:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x20
 	JLT     columns32_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Z0
 	VMOVUPS 64(R9)(R8*4), Z1
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Z2
 	VMOVUPS 64(R9)(R8*4), Z3
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Z4
 	VMOVUPS 64(R9)(R8*4), Z5
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Z6
 	VMOVUPS 64(R9)(R8*4), Z7
 	XORQ    R9, R9
 	MOVQ    SI, R10
 
 columns32_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns32_store
+	LEAQ         (R10)(R8*4), R12
+	PREFETCHT0   (R12)(R11*1)
+	PREFETCHT0   64(R12)(R11*1)
 	VMOVUPS      (R10)(R8*4), Z16
 	VMOVUPS      64(R10)(R8*4), Z17
 	VBROADCASTSS (AX)(R9*4), Z20
@@ -3867,16 +4620,16 @@ columns32_rows:
 	JMP          columns32_rows
 
 columns32_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Z0, (R9)(R8*4)
 	VMOVUPS Z1, 64(R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Z2, (R9)(R8*4)
 	VMOVUPS Z3, 64(R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Z4, (R9)(R8*4)
 	VMOVUPS Z5, 64(R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Z6, (R9)(R8*4)
 	VMOVUPS Z7, 64(R9)(R8*4)
 	ADDQ    $0x20, R8
@@ -3884,24 +4637,26 @@ columns32_store:
 
 columns32_next:
 columns16:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Z0
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Z1
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Z2
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Z3
 	XORQ    R9, R9
 	MOVQ    SI, R10
 
 columns16_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns16_store
+	LEAQ         (R10)(R8*4), R12
+	PREFETCHT0   (R12)(R11*1)
 	VMOVUPS      (R10)(R8*4), Z16
 	VBROADCASTSS (AX)(R9*4), Z20
 	VFMADD231PS  Z16, Z20, Z0
@@ -3916,35 +4671,35 @@ columns16_rows:
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Z0, (R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Z1, (R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Z2, (R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Z3, (R9)(R8*4)
 	ADDQ    $0x10, R8
 	JMP     columns16
 
 columns16_next:
-	MOVQ      dim+48(FP), R9
+	MOVQ      dim+56(FP), R9
 	SUBQ      R8, R9
 	CMPQ      R9, $0x01
 	JLT       tail_next
-	MOVQ      acc0+56(FP), R9
+	MOVQ      acc0+64(FP), R9
 	VMOVUPS.Z (R9)(R8*4), K1, Z0
-	MOVQ      acc1+64(FP), R9
+	MOVQ      acc1+72(FP), R9
 	VMOVUPS.Z (R9)(R8*4), K1, Z1
-	MOVQ      acc2+72(FP), R9
+	MOVQ      acc2+80(FP), R9
 	VMOVUPS.Z (R9)(R8*4), K1, Z2
-	MOVQ      acc3+80(FP), R9
+	MOVQ      acc3+88(FP), R9
 	VMOVUPS.Z (R9)(R8*4), K1, Z3
 	XORQ      R9, R9
 	MOVQ      SI, R10
 
 tail_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          tail_store
 	VMOVUPS.Z    (R10)(R8*4), K1, Z16
 	VBROADCASTSS (AX)(R9*4), Z20
@@ -3960,15 +4715,15 @@ tail_rows:
 	JMP          tail_rows
 
 tail_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Z0, K1, (R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Z1, K1, (R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Z2, K1, (R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Z3, K1, (R9)(R8*4)
-	MOVQ    dim+48(FP), R8
+	MOVQ    dim+56(FP), R8
 
 tail_next:
 	VZEROUPPER
@@ -4153,10 +4908,637 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix2BF16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
-TEXT ·mix2BF16AVX512(SB), NOSPLIT, $0-88
-	MOVQ  dim+48(FP), CX
+// func few1BF16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·few1BF16AVX512(SB), NOSPLIT, $0-104
+	MOVQ  q0+0(FP), AX
+	MOVQ  dim+64(FP), CX
+	ANDQ  $0x0f, CX
+	MOVL  $0x00000001, DX
+	SHLL  CL, DX
+	DECL  DX
+	KMOVW DX, K1
+	MOVQ  rows+32(FP), CX
+	MOVQ  stride+40(FP), DX
+	MOVQ  ahead+48(FP), BX
+	XORQ  SI, SI
+
+block:
+	MOVQ   n+56(FP), DI
+	SUBQ   SI, DI
+	CMPQ   DI, $0x04
+	JLT    rest
+	MOVQ   CX, R8
+	LEAQ   (R8)(DX*1), R9
+	LEAQ   (R9)(DX*1), R10
+	LEAQ   (R10)(DX*1), R11
+	LEAQ   (R11)(DX*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	XORQ   DI, DI
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x20, R12
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R8)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R9)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R10)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R11)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	VPMOVZXWD   (R8)(DI*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VPMOVZXWD   (R9)(DI*2), Z17
+	VPSLLD      $0x10, Z17, Z17
+	VPMOVZXWD   (R10)(DI*2), Z18
+	VPSLLD      $0x10, Z18, Z18
+	VPMOVZXWD   (R11)(DI*2), Z19
+	VPSLLD      $0x10, Z19, Z19
+	VMOVUPS     (AX)(DI*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z1
+	VFMADD231PS Z18, Z20, Z2
+	VFMADD231PS Z19, Z20, Z3
+	VPMOVZXWD   32(R8)(DI*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VPMOVZXWD   32(R9)(DI*2), Z17
+	VPSLLD      $0x10, Z17, Z17
+	VPMOVZXWD   32(R10)(DI*2), Z18
+	VPSLLD      $0x10, Z18, Z18
+	VPMOVZXWD   32(R11)(DI*2), Z19
+	VPSLLD      $0x10, Z19, Z19
+	VMOVUPS     64(AX)(DI*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z1
+	VFMADD231PS Z18, Z20, Z2
+	VFMADD231PS Z19, Z20, Z3
+	ADDQ        $0x20, DI
+	SUBQ        $0x20, R12
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x10, R12
+	JLT  block_tail
+
+block_vector:
+	VPMOVZXWD   (R8)(DI*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VPMOVZXWD   (R9)(DI*2), Z17
+	VPSLLD      $0x10, Z17, Z17
+	VPMOVZXWD   (R10)(DI*2), Z18
+	VPSLLD      $0x10, Z18, Z18
+	VPMOVZXWD   (R11)(DI*2), Z19
+	VPSLLD      $0x10, Z19, Z19
+	VMOVUPS     (AX)(DI*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z1
+	VFMADD231PS Z18, Z20, Z2
+	VFMADD231PS Z19, Z20, Z3
+	ADDQ        $0x10, DI
+	SUBQ        $0x10, R12
+	JGE         block_vector
+
+block_tail:
+	CMPQ        DI, dim+64(FP)
+	JGE         block_sum
+	VMOVDQU16.Z (R8)(DI*2), K1, Y16
+	VPMOVZXWD   Y16, Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVDQU16.Z (R9)(DI*2), K1, Y17
+	VPMOVZXWD   Y17, Z17
+	VPSLLD      $0x10, Z17, Z17
+	VMOVDQU16.Z (R10)(DI*2), K1, Y18
+	VPMOVZXWD   Y18, Z18
+	VPSLLD      $0x10, Z18, Z18
+	VMOVDQU16.Z (R11)(DI*2), K1, Y19
+	VPMOVZXWD   Y19, Z19
+	VPSLLD      $0x10, Z19, Z19
+	VMOVUPS.Z   (AX)(DI*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z1
+	VFMADD231PS Z18, Z20, Z2
+	VFMADD231PS Z19, Z20, Z3
+
+block_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF64X4 $0x01, Z1, Y13
+	VADDPS        Y13, Y1, Y1
+	VEXTRACTF64X4 $0x01, Z2, Y13
+	VADDPS        Y13, Y2, Y2
+	VEXTRACTF64X4 $0x01, Z3, Y13
+	VADDPS        Y13, Y3, Y3
+	VPERM2F128    $0x20, Y1, Y0, Y14
+	VPERM2F128    $0x31, Y1, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y3, Y2, Y14
+	VPERM2F128    $0x31, Y3, Y2, Y15
+	VADDPS        Y15, Y14, Y2
+	VHADDPS       Y2, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VUNPCKLPS     X13, X0, X13
+	MOVQ          o0+72(FP), DI
+	VMOVUPS       X13, (DI)(SI*4)
+	ADDQ          $0x04, SI
+	JMP           block
+
+rest:
+	CMPQ   SI, n+56(FP)
+	JGE    done
+	MOVQ   CX, R8
+	LEAQ   (R8)(DX*1), CX
+	VPXORD Z0, Z0, Z0
+	XORQ   DI, DI
+	MOVQ   dim+64(FP), R9
+	SUBQ   $0x20, R9
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R8)(DI*2), R10
+	PREFETCHT0  (R10)(BX*1)
+	VPMOVZXWD   (R8)(DI*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVUPS     (AX)(DI*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VPMOVZXWD   32(R8)(DI*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVUPS     64(AX)(DI*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	ADDQ        $0x20, DI
+	SUBQ        $0x20, R9
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x10, R9
+	JLT  rest_tail
+
+rest_vector:
+	VPMOVZXWD   (R8)(DI*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVUPS     (AX)(DI*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	ADDQ        $0x10, DI
+	SUBQ        $0x10, R9
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        DI, dim+64(FP)
+	JGE         rest_sum
+	VMOVDQU16.Z (R8)(DI*2), K1, Y16
+	VPMOVZXWD   Y16, Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVUPS.Z   (AX)(DI*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+
+rest_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VADDPS        X13, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	MOVQ          o0+72(FP), DI
+	VMOVSS        X0, (DI)(SI*4)
+	INCQ          SI
+	JMP           rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix1BF16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·mix1BF16AVX512(SB), NOSPLIT, $0-96
+	MOVQ  dim+56(FP), CX
+	ANDQ  $0x0f, CX
+	MOVL  $0x00000001, AX
+	SHLL  CL, AX
+	DECL  AX
+	KMOVW AX, K1
+	MOVQ  w0+0(FP), AX
+	MOVQ  rows+32(FP), CX
+	MOVQ  dim+56(FP), DX
+	SHLQ  $0x01, DX
+	MOVQ  ahead+40(FP), R8
+	XORQ  BX, BX
+
+columns64:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x40
+	JLT     columns64_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Z0
+	VMOVUPS 64(SI)(BX*4), Z1
+	VMOVUPS 128(SI)(BX*4), Z2
+	VMOVUPS 192(SI)(BX*4), Z3
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns64_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns64_store
+	LEAQ         (DI)(BX*2), R9
+	PREFETCHT0   (R9)(R8*1)
+	PREFETCHT0   64(R9)(R8*1)
+	VPMOVZXWD    (DI)(BX*2), Z4
+	VPSLLD       $0x10, Z4, Z4
+	VPMOVZXWD    32(DI)(BX*2), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VPMOVZXWD    64(DI)(BX*2), Z6
+	VPSLLD       $0x10, Z6, Z6
+	VPMOVZXWD    96(DI)(BX*2), Z7
+	VPSLLD       $0x10, Z7, Z7
+	VBROADCASTSS (AX)(SI*4), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns64_rows
+
+columns64_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Z0, (SI)(BX*4)
+	VMOVUPS Z1, 64(SI)(BX*4)
+	VMOVUPS Z2, 128(SI)(BX*4)
+	VMOVUPS Z3, 192(SI)(BX*4)
+	ADDQ    $0x40, BX
+	JMP     columns64
+
+columns64_next:
+columns32:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x20
+	JLT     columns32_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Z0
+	VMOVUPS 64(SI)(BX*4), Z1
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns32_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns32_store
+	LEAQ         (DI)(BX*2), R9
+	PREFETCHT0   (R9)(R8*1)
+	VPMOVZXWD    (DI)(BX*2), Z4
+	VPSLLD       $0x10, Z4, Z4
+	VPMOVZXWD    32(DI)(BX*2), Z5
+	VPSLLD       $0x10, Z5, Z5
+	VBROADCASTSS (AX)(SI*4), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns32_rows
+
+columns32_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Z0, (SI)(BX*4)
+	VMOVUPS Z1, 64(SI)(BX*4)
+	ADDQ    $0x20, BX
+	JMP     columns32
+
+columns32_next:
+columns16:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x10
+	JLT     columns16_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Z0
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns16_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns16_store
+	LEAQ         (DI)(BX*2), R9
+	PREFETCHT0   (R9)(R8*1)
+	VPMOVZXWD    (DI)(BX*2), Z4
+	VPSLLD       $0x10, Z4, Z4
+	VBROADCASTSS (AX)(SI*4), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns16_rows
+
+columns16_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Z0, (SI)(BX*4)
+	ADDQ    $0x10, BX
+	JMP     columns16
+
+columns16_next:
+	MOVQ      dim+56(FP), SI
+	SUBQ      BX, SI
+	CMPQ      SI, $0x01
+	JLT       tail_next
+	MOVQ      acc0+64(FP), SI
+	VMOVUPS.Z (SI)(BX*4), K1, Z0
+	XORQ      SI, SI
+	MOVQ      CX, DI
+
+tail_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          tail_store
+	VMOVDQU16.Z  (DI)(BX*2), K1, Y4
+	VPMOVZXWD    Y4, Z4
+	VPSLLD       $0x10, Z4, Z4
+	VBROADCASTSS (AX)(SI*4), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          tail_rows
+
+tail_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Z0, K1, (SI)(BX*4)
+	MOVQ    dim+56(FP), BX
+
+tail_next:
+	VZEROUPPER
+	RET
+
+// func few2BF16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·few2BF16AVX512(SB), NOSPLIT, $0-104
+	MOVQ  q0+0(FP), AX
+	MOVQ  q1+8(FP), DX
+	MOVQ  dim+64(FP), CX
+	ANDQ  $0x0f, CX
+	MOVL  $0x00000001, BX
+	SHLL  CL, BX
+	DECL  BX
+	KMOVW BX, K1
+	MOVQ  rows+32(FP), CX
+	MOVQ  stride+40(FP), BX
+	MOVQ  ahead+48(FP), SI
+	XORQ  DI, DI
+
+block:
+	MOVQ   n+56(FP), R8
+	SUBQ   DI, R8
+	CMPQ   R8, $0x04
+	JLT    rest
+	MOVQ   CX, R9
+	LEAQ   (R9)(BX*1), R10
+	LEAQ   (R10)(BX*1), R11
+	LEAQ   (R11)(BX*1), R12
+	LEAQ   (R12)(BX*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	XORQ   R8, R8
+	MOVQ   dim+64(FP), R13
+	SUBQ   $0x20, R13
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R9)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R10)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R11)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R12)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	VPMOVZXWD   (R9)(R8*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VPMOVZXWD   (R10)(R8*2), Z17
+	VPSLLD      $0x10, Z17, Z17
+	VPMOVZXWD   (R11)(R8*2), Z18
+	VPSLLD      $0x10, Z18, Z18
+	VPMOVZXWD   (R12)(R8*2), Z19
+	VPSLLD      $0x10, Z19, Z19
+	VMOVUPS     (AX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z2
+	VFMADD231PS Z18, Z20, Z4
+	VFMADD231PS Z19, Z20, Z6
+	VMOVUPS     (DX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z3
+	VFMADD231PS Z18, Z20, Z5
+	VFMADD231PS Z19, Z20, Z7
+	VPMOVZXWD   32(R9)(R8*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VPMOVZXWD   32(R10)(R8*2), Z17
+	VPSLLD      $0x10, Z17, Z17
+	VPMOVZXWD   32(R11)(R8*2), Z18
+	VPSLLD      $0x10, Z18, Z18
+	VPMOVZXWD   32(R12)(R8*2), Z19
+	VPSLLD      $0x10, Z19, Z19
+	VMOVUPS     64(AX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z2
+	VFMADD231PS Z18, Z20, Z4
+	VFMADD231PS Z19, Z20, Z6
+	VMOVUPS     64(DX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z3
+	VFMADD231PS Z18, Z20, Z5
+	VFMADD231PS Z19, Z20, Z7
+	ADDQ        $0x20, R8
+	SUBQ        $0x20, R13
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x10, R13
+	JLT  block_tail
+
+block_vector:
+	VPMOVZXWD   (R9)(R8*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VPMOVZXWD   (R10)(R8*2), Z17
+	VPSLLD      $0x10, Z17, Z17
+	VPMOVZXWD   (R11)(R8*2), Z18
+	VPSLLD      $0x10, Z18, Z18
+	VPMOVZXWD   (R12)(R8*2), Z19
+	VPSLLD      $0x10, Z19, Z19
+	VMOVUPS     (AX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z2
+	VFMADD231PS Z18, Z20, Z4
+	VFMADD231PS Z19, Z20, Z6
+	VMOVUPS     (DX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z3
+	VFMADD231PS Z18, Z20, Z5
+	VFMADD231PS Z19, Z20, Z7
+	ADDQ        $0x10, R8
+	SUBQ        $0x10, R13
+	JGE         block_vector
+
+block_tail:
+	CMPQ        R8, dim+64(FP)
+	JGE         block_sum
+	VMOVDQU16.Z (R9)(R8*2), K1, Y16
+	VPMOVZXWD   Y16, Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVDQU16.Z (R10)(R8*2), K1, Y17
+	VPMOVZXWD   Y17, Z17
+	VPSLLD      $0x10, Z17, Z17
+	VMOVDQU16.Z (R11)(R8*2), K1, Y18
+	VPMOVZXWD   Y18, Z18
+	VPSLLD      $0x10, Z18, Z18
+	VMOVDQU16.Z (R12)(R8*2), K1, Y19
+	VPMOVZXWD   Y19, Z19
+	VPSLLD      $0x10, Z19, Z19
+	VMOVUPS.Z   (AX)(R8*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z2
+	VFMADD231PS Z18, Z20, Z4
+	VFMADD231PS Z19, Z20, Z6
+	VMOVUPS.Z   (DX)(R8*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z3
+	VFMADD231PS Z18, Z20, Z5
+	VFMADD231PS Z19, Z20, Z7
+
+block_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF64X4 $0x01, Z2, Y13
+	VADDPS        Y13, Y2, Y2
+	VEXTRACTF64X4 $0x01, Z4, Y13
+	VADDPS        Y13, Y4, Y4
+	VEXTRACTF64X4 $0x01, Z6, Y13
+	VADDPS        Y13, Y6, Y6
+	VPERM2F128    $0x20, Y2, Y0, Y14
+	VPERM2F128    $0x31, Y2, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y6, Y4, Y14
+	VPERM2F128    $0x31, Y6, Y4, Y15
+	VADDPS        Y15, Y14, Y4
+	VHADDPS       Y4, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VUNPCKLPS     X13, X0, X13
+	MOVQ          o0+72(FP), R8
+	VMOVUPS       X13, (R8)(DI*4)
+	VEXTRACTF64X4 $0x01, Z1, Y13
+	VADDPS        Y13, Y1, Y1
+	VEXTRACTF64X4 $0x01, Z3, Y13
+	VADDPS        Y13, Y3, Y3
+	VEXTRACTF64X4 $0x01, Z5, Y13
+	VADDPS        Y13, Y5, Y5
+	VEXTRACTF64X4 $0x01, Z7, Y13
+	VADDPS        Y13, Y7, Y7
+	VPERM2F128    $0x20, Y3, Y1, Y14
+	VPERM2F128    $0x31, Y3, Y1, Y15
+	VADDPS        Y15, Y14, Y1
+	VPERM2F128    $0x20, Y7, Y5, Y14
+	VPERM2F128    $0x31, Y7, Y5, Y15
+	VADDPS        Y15, Y14, Y5
+	VHADDPS       Y5, Y1, Y1
+	VHADDPS       Y1, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X13
+	VUNPCKLPS     X13, X1, X13
+	MOVQ          o1+80(FP), R8
+	VMOVUPS       X13, (R8)(DI*4)
+	ADDQ          $0x04, DI
+	JMP           block
+
+rest:
+	CMPQ   DI, n+56(FP)
+	JGE    done
+	MOVQ   CX, R9
+	LEAQ   (R9)(BX*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	XORQ   R8, R8
+	MOVQ   dim+64(FP), R10
+	SUBQ   $0x20, R10
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R9)(R8*2), R11
+	PREFETCHT0  (R11)(SI*1)
+	VPMOVZXWD   (R9)(R8*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVUPS     (AX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS     (DX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VPMOVZXWD   32(R9)(R8*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVUPS     64(AX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS     64(DX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	ADDQ        $0x20, R8
+	SUBQ        $0x20, R10
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x10, R10
+	JLT  rest_tail
+
+rest_vector:
+	VPMOVZXWD   (R9)(R8*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVUPS     (AX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS     (DX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	ADDQ        $0x10, R8
+	SUBQ        $0x10, R10
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        R8, dim+64(FP)
+	JGE         rest_sum
+	VMOVDQU16.Z (R9)(R8*2), K1, Y16
+	VPMOVZXWD   Y16, Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVUPS.Z   (AX)(R8*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS.Z   (DX)(R8*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z1
+
+rest_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VADDPS        X13, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	MOVQ          o0+72(FP), R8
+	VMOVSS        X0, (R8)(DI*4)
+	VEXTRACTF64X4 $0x01, Z1, Y13
+	VADDPS        Y13, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X13
+	VADDPS        X13, X1, X1
+	VHADDPS       X1, X1, X1
+	VHADDPS       X1, X1, X1
+	MOVQ          o1+80(FP), R8
+	VMOVSS        X1, (R8)(DI*4)
+	INCQ          DI
+	JMP           rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix2BF16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·mix2BF16AVX512(SB), NOSPLIT, $0-96
+	MOVQ  dim+56(FP), CX
 	ANDQ  $0x0f, CX
 	MOVL  $0x00000001, AX
 	SHLL  CL, AX
@@ -4165,21 +5547,22 @@ TEXT ·mix2BF16AVX512(SB), NOSPLIT, $0-88
 	MOVQ  w0+0(FP), AX
 	MOVQ  w1+8(FP), CX
 	MOVQ  rows+32(FP), DX
-	MOVQ  dim+48(FP), BX
+	MOVQ  dim+56(FP), BX
 	SHLQ  $0x01, BX
+	MOVQ  ahead+40(FP), R9
 	XORQ  SI, SI
 
 columns64:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x40
 	JLT     columns64_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Z0
 	VMOVUPS 64(DI)(SI*4), Z1
 	VMOVUPS 128(DI)(SI*4), Z2
 	VMOVUPS 192(DI)(SI*4), Z3
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Z4
 	VMOVUPS 64(DI)(SI*4), Z5
 	VMOVUPS 128(DI)(SI*4), Z6
@@ -4188,8 +5571,11 @@ columns64:
 	MOVQ    DX, R8
 
 columns64_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns64_store
+	LEAQ         (R8)(SI*2), R10
+	PREFETCHT0   (R10)(R9*1)
+	PREFETCHT0   64(R10)(R9*1)
 	VPMOVZXWD    (R8)(SI*2), Z8
 	VPSLLD       $0x10, Z8, Z8
 	VPMOVZXWD    32(R8)(SI*2), Z9
@@ -4213,12 +5599,12 @@ columns64_rows:
 	JMP          columns64_rows
 
 columns64_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Z0, (DI)(SI*4)
 	VMOVUPS Z1, 64(DI)(SI*4)
 	VMOVUPS Z2, 128(DI)(SI*4)
 	VMOVUPS Z3, 192(DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Z4, (DI)(SI*4)
 	VMOVUPS Z5, 64(DI)(SI*4)
 	VMOVUPS Z6, 128(DI)(SI*4)
@@ -4228,22 +5614,24 @@ columns64_store:
 
 columns64_next:
 columns32:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x20
 	JLT     columns32_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Z0
 	VMOVUPS 64(DI)(SI*4), Z1
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Z2
 	VMOVUPS 64(DI)(SI*4), Z3
 	XORQ    DI, DI
 	MOVQ    DX, R8
 
 columns32_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns32_store
+	LEAQ         (R8)(SI*2), R10
+	PREFETCHT0   (R10)(R9*1)
 	VPMOVZXWD    (R8)(SI*2), Z8
 	VPSLLD       $0x10, Z8, Z8
 	VPMOVZXWD    32(R8)(SI*2), Z9
@@ -4259,10 +5647,10 @@ columns32_rows:
 	JMP          columns32_rows
 
 columns32_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Z0, (DI)(SI*4)
 	VMOVUPS Z1, 64(DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Z2, (DI)(SI*4)
 	VMOVUPS Z3, 64(DI)(SI*4)
 	ADDQ    $0x20, SI
@@ -4270,20 +5658,22 @@ columns32_store:
 
 columns32_next:
 columns16:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Z0
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Z1
 	XORQ    DI, DI
 	MOVQ    DX, R8
 
 columns16_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns16_store
+	LEAQ         (R8)(SI*2), R10
+	PREFETCHT0   (R10)(R9*1)
 	VPMOVZXWD    (R8)(SI*2), Z8
 	VPSLLD       $0x10, Z8, Z8
 	VBROADCASTSS (AX)(DI*4), Z12
@@ -4295,27 +5685,27 @@ columns16_rows:
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Z0, (DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Z1, (DI)(SI*4)
 	ADDQ    $0x10, SI
 	JMP     columns16
 
 columns16_next:
-	MOVQ      dim+48(FP), DI
+	MOVQ      dim+56(FP), DI
 	SUBQ      SI, DI
 	CMPQ      DI, $0x01
 	JLT       tail_next
-	MOVQ      acc0+56(FP), DI
+	MOVQ      acc0+64(FP), DI
 	VMOVUPS.Z (DI)(SI*4), K1, Z0
-	MOVQ      acc1+64(FP), DI
+	MOVQ      acc1+72(FP), DI
 	VMOVUPS.Z (DI)(SI*4), K1, Z1
 	XORQ      DI, DI
 	MOVQ      DX, R8
 
 tail_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          tail_store
 	VMOVDQU16.Z  (R8)(SI*2), K1, Y8
 	VPMOVZXWD    Y8, Z8
@@ -4329,20 +5719,383 @@ tail_rows:
 	JMP          tail_rows
 
 tail_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Z0, K1, (DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Z1, K1, (DI)(SI*4)
-	MOVQ    dim+48(FP), SI
+	MOVQ    dim+56(FP), SI
 
 tail_next:
 	VZEROUPPER
 	RET
 
-// func mix4BF16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
-TEXT ·mix4BF16AVX512(SB), NOSPLIT, $0-88
-	MOVQ  dim+48(FP), CX
+// func few4BF16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·few4BF16AVX512(SB), NOSPLIT, $8-104
+	MOVQ  q0+0(FP), AX
+	MOVQ  q1+8(FP), DX
+	MOVQ  q2+16(FP), BX
+	MOVQ  q3+24(FP), SI
+	MOVQ  dim+64(FP), CX
+	ANDQ  $0x0f, CX
+	MOVL  $0x00000001, DI
+	SHLL  CL, DI
+	DECL  DI
+	KMOVW DI, K1
+	MOVQ  rows+32(FP), CX
+	MOVQ  stride+40(FP), DI
+	MOVQ  ahead+48(FP), R8
+	XORQ  R9, R9
+
+block:
+	MOVQ   n+56(FP), R10
+	SUBQ   R9, R10
+	CMPQ   R10, $0x04
+	JLT    rest
+	MOVQ   CX, R11
+	LEAQ   (R11)(DI*1), R12
+	LEAQ   (R12)(DI*1), R13
+	LEAQ   (R13)(DI*1), R14
+	LEAQ   (R14)(DI*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	XORQ   R10, R10
+	MOVQ   dim+64(FP), R15
+	SUBQ   $0x20, R15
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R11)(R10*2), BP
+	PREFETCHT0  (BP)(R8*1)
+	LEAQ        (R12)(R10*2), BP
+	PREFETCHT0  (BP)(R8*1)
+	LEAQ        (R13)(R10*2), BP
+	PREFETCHT0  (BP)(R8*1)
+	LEAQ        (R14)(R10*2), BP
+	PREFETCHT0  (BP)(R8*1)
+	VPMOVZXWD   (R11)(R10*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VPMOVZXWD   (R12)(R10*2), Z17
+	VPSLLD      $0x10, Z17, Z17
+	VPMOVZXWD   (R13)(R10*2), Z18
+	VPSLLD      $0x10, Z18, Z18
+	VPMOVZXWD   (R14)(R10*2), Z19
+	VPSLLD      $0x10, Z19, Z19
+	VMOVUPS     (AX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z4
+	VFMADD231PS Z18, Z20, Z8
+	VFMADD231PS Z19, Z20, Z12
+	VMOVUPS     (DX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z5
+	VFMADD231PS Z18, Z20, Z9
+	VFMADD231PS Z19, Z20, Z13
+	VMOVUPS     (BX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z2
+	VFMADD231PS Z17, Z20, Z6
+	VFMADD231PS Z18, Z20, Z10
+	VFMADD231PS Z19, Z20, Z14
+	VMOVUPS     (SI)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z3
+	VFMADD231PS Z17, Z20, Z7
+	VFMADD231PS Z18, Z20, Z11
+	VFMADD231PS Z19, Z20, Z15
+	VPMOVZXWD   32(R11)(R10*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VPMOVZXWD   32(R12)(R10*2), Z17
+	VPSLLD      $0x10, Z17, Z17
+	VPMOVZXWD   32(R13)(R10*2), Z18
+	VPSLLD      $0x10, Z18, Z18
+	VPMOVZXWD   32(R14)(R10*2), Z19
+	VPSLLD      $0x10, Z19, Z19
+	VMOVUPS     64(AX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z4
+	VFMADD231PS Z18, Z20, Z8
+	VFMADD231PS Z19, Z20, Z12
+	VMOVUPS     64(DX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z5
+	VFMADD231PS Z18, Z20, Z9
+	VFMADD231PS Z19, Z20, Z13
+	VMOVUPS     64(BX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z2
+	VFMADD231PS Z17, Z20, Z6
+	VFMADD231PS Z18, Z20, Z10
+	VFMADD231PS Z19, Z20, Z14
+	VMOVUPS     64(SI)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z3
+	VFMADD231PS Z17, Z20, Z7
+	VFMADD231PS Z18, Z20, Z11
+	VFMADD231PS Z19, Z20, Z15
+	ADDQ        $0x20, R10
+	SUBQ        $0x20, R15
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x10, R15
+	JLT  block_tail
+
+block_vector:
+	VPMOVZXWD   (R11)(R10*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VPMOVZXWD   (R12)(R10*2), Z17
+	VPSLLD      $0x10, Z17, Z17
+	VPMOVZXWD   (R13)(R10*2), Z18
+	VPSLLD      $0x10, Z18, Z18
+	VPMOVZXWD   (R14)(R10*2), Z19
+	VPSLLD      $0x10, Z19, Z19
+	VMOVUPS     (AX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z4
+	VFMADD231PS Z18, Z20, Z8
+	VFMADD231PS Z19, Z20, Z12
+	VMOVUPS     (DX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z5
+	VFMADD231PS Z18, Z20, Z9
+	VFMADD231PS Z19, Z20, Z13
+	VMOVUPS     (BX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z2
+	VFMADD231PS Z17, Z20, Z6
+	VFMADD231PS Z18, Z20, Z10
+	VFMADD231PS Z19, Z20, Z14
+	VMOVUPS     (SI)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z3
+	VFMADD231PS Z17, Z20, Z7
+	VFMADD231PS Z18, Z20, Z11
+	VFMADD231PS Z19, Z20, Z15
+	ADDQ        $0x10, R10
+	SUBQ        $0x10, R15
+	JGE         block_vector
+
+block_tail:
+	CMPQ        R10, dim+64(FP)
+	JGE         block_sum
+	VMOVDQU16.Z (R11)(R10*2), K1, Y16
+	VPMOVZXWD   Y16, Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVDQU16.Z (R12)(R10*2), K1, Y17
+	VPMOVZXWD   Y17, Z17
+	VPSLLD      $0x10, Z17, Z17
+	VMOVDQU16.Z (R13)(R10*2), K1, Y18
+	VPMOVZXWD   Y18, Z18
+	VPSLLD      $0x10, Z18, Z18
+	VMOVDQU16.Z (R14)(R10*2), K1, Y19
+	VPMOVZXWD   Y19, Z19
+	VPSLLD      $0x10, Z19, Z19
+	VMOVUPS.Z   (AX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z4
+	VFMADD231PS Z18, Z20, Z8
+	VFMADD231PS Z19, Z20, Z12
+	VMOVUPS.Z   (DX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z5
+	VFMADD231PS Z18, Z20, Z9
+	VFMADD231PS Z19, Z20, Z13
+	VMOVUPS.Z   (BX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z2
+	VFMADD231PS Z17, Z20, Z6
+	VFMADD231PS Z18, Z20, Z10
+	VFMADD231PS Z19, Z20, Z14
+	VMOVUPS.Z   (SI)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z3
+	VFMADD231PS Z17, Z20, Z7
+	VFMADD231PS Z18, Z20, Z11
+	VFMADD231PS Z19, Z20, Z15
+
+block_sum:
+	VSHUFF64X2    $0x44, Z1, Z0, Z21
+	VSHUFF64X2    $0xee, Z1, Z0, Z22
+	VADDPS        Z21, Z22, Z0
+	VSHUFF64X2    $0x44, Z3, Z2, Z21
+	VSHUFF64X2    $0xee, Z3, Z2, Z22
+	VADDPS        Z21, Z22, Z2
+	VSHUFF64X2    $0x88, Z2, Z0, Z21
+	VSHUFF64X2    $0xdd, Z2, Z0, Z22
+	VADDPS        Z21, Z22, Z0
+	VSHUFF64X2    $0x44, Z5, Z4, Z21
+	VSHUFF64X2    $0xee, Z5, Z4, Z22
+	VADDPS        Z21, Z22, Z4
+	VSHUFF64X2    $0x44, Z7, Z6, Z21
+	VSHUFF64X2    $0xee, Z7, Z6, Z22
+	VADDPS        Z21, Z22, Z6
+	VSHUFF64X2    $0x88, Z6, Z4, Z21
+	VSHUFF64X2    $0xdd, Z6, Z4, Z22
+	VADDPS        Z21, Z22, Z4
+	VSHUFF64X2    $0x44, Z9, Z8, Z21
+	VSHUFF64X2    $0xee, Z9, Z8, Z22
+	VADDPS        Z21, Z22, Z8
+	VSHUFF64X2    $0x44, Z11, Z10, Z21
+	VSHUFF64X2    $0xee, Z11, Z10, Z22
+	VADDPS        Z21, Z22, Z10
+	VSHUFF64X2    $0x88, Z10, Z8, Z21
+	VSHUFF64X2    $0xdd, Z10, Z8, Z22
+	VADDPS        Z21, Z22, Z8
+	VSHUFF64X2    $0x44, Z13, Z12, Z21
+	VSHUFF64X2    $0xee, Z13, Z12, Z22
+	VADDPS        Z21, Z22, Z12
+	VSHUFF64X2    $0x44, Z15, Z14, Z21
+	VSHUFF64X2    $0xee, Z15, Z14, Z22
+	VADDPS        Z21, Z22, Z14
+	VSHUFF64X2    $0x88, Z14, Z12, Z21
+	VSHUFF64X2    $0xdd, Z14, Z12, Z22
+	VADDPS        Z21, Z22, Z12
+	VSHUFPS       $0x88, Z4, Z0, Z21
+	VSHUFPS       $0xdd, Z4, Z0, Z22
+	VADDPS        Z21, Z22, Z0
+	VSHUFPS       $0x88, Z12, Z8, Z21
+	VSHUFPS       $0xdd, Z12, Z8, Z22
+	VADDPS        Z21, Z22, Z8
+	VSHUFPS       $0x88, Z8, Z0, Z21
+	VSHUFPS       $0xdd, Z8, Z0, Z22
+	VADDPS        Z21, Z22, Z0
+	MOVQ          o0+72(FP), R10
+	VMOVUPS       X0, (R10)(R9*4)
+	MOVQ          o1+80(FP), R10
+	VEXTRACTF32X4 $0x01, Z0, (R10)(R9*4)
+	MOVQ          o2+88(FP), R10
+	VEXTRACTF32X4 $0x02, Z0, (R10)(R9*4)
+	MOVQ          o3+96(FP), R10
+	VEXTRACTF32X4 $0x03, Z0, (R10)(R9*4)
+	ADDQ          $0x04, R9
+	JMP           block
+
+rest:
+	CMPQ   R9, n+56(FP)
+	JGE    done
+	MOVQ   CX, R11
+	LEAQ   (R11)(DI*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	XORQ   R10, R10
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x20, R12
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R11)(R10*2), R13
+	PREFETCHT0  (R13)(R8*1)
+	VPMOVZXWD   (R11)(R10*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVUPS     (AX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS     (DX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VMOVUPS     (BX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z2
+	VMOVUPS     (SI)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z3
+	VPMOVZXWD   32(R11)(R10*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVUPS     64(AX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS     64(DX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VMOVUPS     64(BX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z2
+	VMOVUPS     64(SI)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z3
+	ADDQ        $0x20, R10
+	SUBQ        $0x20, R12
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x10, R12
+	JLT  rest_tail
+
+rest_vector:
+	VPMOVZXWD   (R11)(R10*2), Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVUPS     (AX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS     (DX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VMOVUPS     (BX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z2
+	VMOVUPS     (SI)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z3
+	ADDQ        $0x10, R10
+	SUBQ        $0x10, R12
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        R10, dim+64(FP)
+	JGE         rest_sum
+	VMOVDQU16.Z (R11)(R10*2), K1, Y16
+	VPMOVZXWD   Y16, Z16
+	VPSLLD      $0x10, Z16, Z16
+	VMOVUPS.Z   (AX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS.Z   (DX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z1
+	VMOVUPS.Z   (BX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z2
+	VMOVUPS.Z   (SI)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z3
+
+rest_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VADDPS        X13, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	MOVQ          o0+72(FP), R10
+	VMOVSS        X0, (R10)(R9*4)
+	VEXTRACTF64X4 $0x01, Z1, Y13
+	VADDPS        Y13, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X13
+	VADDPS        X13, X1, X1
+	VHADDPS       X1, X1, X1
+	VHADDPS       X1, X1, X1
+	MOVQ          o1+80(FP), R10
+	VMOVSS        X1, (R10)(R9*4)
+	VEXTRACTF64X4 $0x01, Z2, Y13
+	VADDPS        Y13, Y2, Y2
+	VEXTRACTF128  $0x01, Y2, X13
+	VADDPS        X13, X2, X2
+	VHADDPS       X2, X2, X2
+	VHADDPS       X2, X2, X2
+	MOVQ          o2+88(FP), R10
+	VMOVSS        X2, (R10)(R9*4)
+	VEXTRACTF64X4 $0x01, Z3, Y13
+	VADDPS        Y13, Y3, Y3
+	VEXTRACTF128  $0x01, Y3, X13
+	VADDPS        X13, X3, X3
+	VHADDPS       X3, X3, X3
+	VHADDPS       X3, X3, X3
+	MOVQ          o3+96(FP), R10
+	VMOVSS        X3, (R10)(R9*4)
+	INCQ          R9
+	JMP           rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix4BF16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·mix4BF16AVX512(SB), NOSPLIT, $0-96
+	MOVQ  dim+56(FP), CX
 	ANDQ  $0x0f, CX
 	MOVL  $0x00000001, AX
 	SHLL  CL, AX
@@ -4353,31 +6106,32 @@ TEXT ·mix4BF16AVX512(SB), NOSPLIT, $0-88
 	MOVQ  w2+16(FP), DX
 	MOVQ  w3+24(FP), BX
 	MOVQ  rows+32(FP), SI
-	MOVQ  dim+48(FP), DI
+	MOVQ  dim+56(FP), DI
 	SHLQ  $0x01, DI
+	MOVQ  ahead+40(FP), R11
 	XORQ  R8, R8
 
 columns64:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x40
 	JLT     columns64_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Z0
 	VMOVUPS 64(R9)(R8*4), Z1
 	VMOVUPS 128(R9)(R8*4), Z2
 	VMOVUPS 192(R9)(R8*4), Z3
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Z4
 	VMOVUPS 64(R9)(R8*4), Z5
 	VMOVUPS 128(R9)(R8*4), Z6
 	VMOVUPS 192(R9)(R8*4), Z7
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Z8
 	VMOVUPS 64(R9)(R8*4), Z9
 	VMOVUPS 128(R9)(R8*4), Z10
 	VMOVUPS 192(R9)(R8*4), Z11
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Z12
 	VMOVUPS 64(R9)(R8*4), Z13
 	VMOVUPS 128(R9)(R8*4), Z14
@@ -4386,8 +6140,11 @@ columns64:
 	MOVQ    SI, R10
 
 columns64_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns64_store
+	LEAQ         (R10)(R8*2), R12
+	PREFETCHT0   (R12)(R11*1)
+	PREFETCHT0   64(R12)(R11*1)
 	VPMOVZXWD    (R10)(R8*2), Z16
 	VPSLLD       $0x10, Z16, Z16
 	VPMOVZXWD    32(R10)(R8*2), Z17
@@ -4421,22 +6178,22 @@ columns64_rows:
 	JMP          columns64_rows
 
 columns64_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Z0, (R9)(R8*4)
 	VMOVUPS Z1, 64(R9)(R8*4)
 	VMOVUPS Z2, 128(R9)(R8*4)
 	VMOVUPS Z3, 192(R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Z4, (R9)(R8*4)
 	VMOVUPS Z5, 64(R9)(R8*4)
 	VMOVUPS Z6, 128(R9)(R8*4)
 	VMOVUPS Z7, 192(R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Z8, (R9)(R8*4)
 	VMOVUPS Z9, 64(R9)(R8*4)
 	VMOVUPS Z10, 128(R9)(R8*4)
 	VMOVUPS Z11, 192(R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Z12, (R9)(R8*4)
 	VMOVUPS Z13, 64(R9)(R8*4)
 	VMOVUPS Z14, 128(R9)(R8*4)
@@ -4446,28 +6203,30 @@ columns64_store:
 
 columns64_next:
 columns32:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x20
 	JLT     columns32_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Z0
 	VMOVUPS 64(R9)(R8*4), Z1
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Z2
 	VMOVUPS 64(R9)(R8*4), Z3
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Z4
 	VMOVUPS 64(R9)(R8*4), Z5
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Z6
 	VMOVUPS 64(R9)(R8*4), Z7
 	XORQ    R9, R9
 	MOVQ    SI, R10
 
 columns32_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns32_store
+	LEAQ         (R10)(R8*2), R12
+	PREFETCHT0   (R12)(R11*1)
 	VPMOVZXWD    (R10)(R8*2), Z16
 	VPSLLD       $0x10, Z16, Z16
 	VPMOVZXWD    32(R10)(R8*2), Z17
@@ -4489,16 +6248,16 @@ columns32_rows:
 	JMP          columns32_rows
 
 columns32_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Z0, (R9)(R8*4)
 	VMOVUPS Z1, 64(R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Z2, (R9)(R8*4)
 	VMOVUPS Z3, 64(R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Z4, (R9)(R8*4)
 	VMOVUPS Z5, 64(R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Z6, (R9)(R8*4)
 	VMOVUPS Z7, 64(R9)(R8*4)
 	ADDQ    $0x20, R8
@@ -4506,24 +6265,26 @@ columns32_store:
 
 columns32_next:
 columns16:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Z0
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Z1
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Z2
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Z3
 	XORQ    R9, R9
 	MOVQ    SI, R10
 
 columns16_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns16_store
+	LEAQ         (R10)(R8*2), R12
+	PREFETCHT0   (R12)(R11*1)
 	VPMOVZXWD    (R10)(R8*2), Z16
 	VPSLLD       $0x10, Z16, Z16
 	VBROADCASTSS (AX)(R9*4), Z20
@@ -4539,35 +6300,35 @@ columns16_rows:
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Z0, (R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Z1, (R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Z2, (R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Z3, (R9)(R8*4)
 	ADDQ    $0x10, R8
 	JMP     columns16
 
 columns16_next:
-	MOVQ      dim+48(FP), R9
+	MOVQ      dim+56(FP), R9
 	SUBQ      R8, R9
 	CMPQ      R9, $0x01
 	JLT       tail_next
-	MOVQ      acc0+56(FP), R9
+	MOVQ      acc0+64(FP), R9
 	VMOVUPS.Z (R9)(R8*4), K1, Z0
-	MOVQ      acc1+64(FP), R9
+	MOVQ      acc1+72(FP), R9
 	VMOVUPS.Z (R9)(R8*4), K1, Z1
-	MOVQ      acc2+72(FP), R9
+	MOVQ      acc2+80(FP), R9
 	VMOVUPS.Z (R9)(R8*4), K1, Z2
-	MOVQ      acc3+80(FP), R9
+	MOVQ      acc3+88(FP), R9
 	VMOVUPS.Z (R9)(R8*4), K1, Z3
 	XORQ      R9, R9
 	MOVQ      SI, R10
 
 tail_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          tail_store
 	VMOVDQU16.Z  (R10)(R8*2), K1, Y16
 	VPMOVZXWD    Y16, Z16
@@ -4585,15 +6346,15 @@ tail_rows:
 	JMP          tail_rows
 
 tail_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Z0, K1, (R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Z1, K1, (R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Z2, K1, (R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Z3, K1, (R9)(R8*4)
-	MOVQ    dim+48(FP), R8
+	MOVQ    dim+56(FP), R8
 
 tail_next:
 	VZEROUPPER
@@ -4729,10 +6490,589 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix2F16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
-TEXT ·mix2F16AVX512(SB), NOSPLIT, $0-88
-	MOVQ  dim+48(FP), CX
+// func few1F16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·few1F16AVX512(SB), NOSPLIT, $0-104
+	MOVQ  q0+0(FP), AX
+	MOVQ  dim+64(FP), CX
+	ANDQ  $0x0f, CX
+	MOVL  $0x00000001, DX
+	SHLL  CL, DX
+	DECL  DX
+	KMOVW DX, K1
+	MOVQ  rows+32(FP), CX
+	MOVQ  stride+40(FP), DX
+	MOVQ  ahead+48(FP), BX
+	XORQ  SI, SI
+
+block:
+	MOVQ   n+56(FP), DI
+	SUBQ   SI, DI
+	CMPQ   DI, $0x04
+	JLT    rest
+	MOVQ   CX, R8
+	LEAQ   (R8)(DX*1), R9
+	LEAQ   (R9)(DX*1), R10
+	LEAQ   (R10)(DX*1), R11
+	LEAQ   (R11)(DX*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	XORQ   DI, DI
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x20, R12
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R8)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R9)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R10)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	LEAQ        (R11)(DI*2), R13
+	PREFETCHT0  (R13)(BX*1)
+	VCVTPH2PS   (R8)(DI*2), Z16
+	VCVTPH2PS   (R9)(DI*2), Z17
+	VCVTPH2PS   (R10)(DI*2), Z18
+	VCVTPH2PS   (R11)(DI*2), Z19
+	VMOVUPS     (AX)(DI*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z1
+	VFMADD231PS Z18, Z20, Z2
+	VFMADD231PS Z19, Z20, Z3
+	VCVTPH2PS   32(R8)(DI*2), Z16
+	VCVTPH2PS   32(R9)(DI*2), Z17
+	VCVTPH2PS   32(R10)(DI*2), Z18
+	VCVTPH2PS   32(R11)(DI*2), Z19
+	VMOVUPS     64(AX)(DI*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z1
+	VFMADD231PS Z18, Z20, Z2
+	VFMADD231PS Z19, Z20, Z3
+	ADDQ        $0x20, DI
+	SUBQ        $0x20, R12
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x10, R12
+	JLT  block_tail
+
+block_vector:
+	VCVTPH2PS   (R8)(DI*2), Z16
+	VCVTPH2PS   (R9)(DI*2), Z17
+	VCVTPH2PS   (R10)(DI*2), Z18
+	VCVTPH2PS   (R11)(DI*2), Z19
+	VMOVUPS     (AX)(DI*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z1
+	VFMADD231PS Z18, Z20, Z2
+	VFMADD231PS Z19, Z20, Z3
+	ADDQ        $0x10, DI
+	SUBQ        $0x10, R12
+	JGE         block_vector
+
+block_tail:
+	CMPQ        DI, dim+64(FP)
+	JGE         block_sum
+	VMOVDQU16.Z (R8)(DI*2), K1, Y16
+	VCVTPH2PS   Y16, Z16
+	VMOVDQU16.Z (R9)(DI*2), K1, Y17
+	VCVTPH2PS   Y17, Z17
+	VMOVDQU16.Z (R10)(DI*2), K1, Y18
+	VCVTPH2PS   Y18, Z18
+	VMOVDQU16.Z (R11)(DI*2), K1, Y19
+	VCVTPH2PS   Y19, Z19
+	VMOVUPS.Z   (AX)(DI*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z1
+	VFMADD231PS Z18, Z20, Z2
+	VFMADD231PS Z19, Z20, Z3
+
+block_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF64X4 $0x01, Z1, Y13
+	VADDPS        Y13, Y1, Y1
+	VEXTRACTF64X4 $0x01, Z2, Y13
+	VADDPS        Y13, Y2, Y2
+	VEXTRACTF64X4 $0x01, Z3, Y13
+	VADDPS        Y13, Y3, Y3
+	VPERM2F128    $0x20, Y1, Y0, Y14
+	VPERM2F128    $0x31, Y1, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y3, Y2, Y14
+	VPERM2F128    $0x31, Y3, Y2, Y15
+	VADDPS        Y15, Y14, Y2
+	VHADDPS       Y2, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VUNPCKLPS     X13, X0, X13
+	MOVQ          o0+72(FP), DI
+	VMOVUPS       X13, (DI)(SI*4)
+	ADDQ          $0x04, SI
+	JMP           block
+
+rest:
+	CMPQ   SI, n+56(FP)
+	JGE    done
+	MOVQ   CX, R8
+	LEAQ   (R8)(DX*1), CX
+	VPXORD Z0, Z0, Z0
+	XORQ   DI, DI
+	MOVQ   dim+64(FP), R9
+	SUBQ   $0x20, R9
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R8)(DI*2), R10
+	PREFETCHT0  (R10)(BX*1)
+	VCVTPH2PS   (R8)(DI*2), Z16
+	VMOVUPS     (AX)(DI*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VCVTPH2PS   32(R8)(DI*2), Z16
+	VMOVUPS     64(AX)(DI*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	ADDQ        $0x20, DI
+	SUBQ        $0x20, R9
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x10, R9
+	JLT  rest_tail
+
+rest_vector:
+	VCVTPH2PS   (R8)(DI*2), Z16
+	VMOVUPS     (AX)(DI*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	ADDQ        $0x10, DI
+	SUBQ        $0x10, R9
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        DI, dim+64(FP)
+	JGE         rest_sum
+	VMOVDQU16.Z (R8)(DI*2), K1, Y16
+	VCVTPH2PS   Y16, Z16
+	VMOVUPS.Z   (AX)(DI*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+
+rest_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VADDPS        X13, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	MOVQ          o0+72(FP), DI
+	VMOVSS        X0, (DI)(SI*4)
+	INCQ          SI
+	JMP           rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix1F16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·mix1F16AVX512(SB), NOSPLIT, $0-96
+	MOVQ  dim+56(FP), CX
+	ANDQ  $0x0f, CX
+	MOVL  $0x00000001, AX
+	SHLL  CL, AX
+	DECL  AX
+	KMOVW AX, K1
+	MOVQ  w0+0(FP), AX
+	MOVQ  rows+32(FP), CX
+	MOVQ  dim+56(FP), DX
+	SHLQ  $0x01, DX
+	MOVQ  ahead+40(FP), R8
+	XORQ  BX, BX
+
+columns64:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x40
+	JLT     columns64_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Z0
+	VMOVUPS 64(SI)(BX*4), Z1
+	VMOVUPS 128(SI)(BX*4), Z2
+	VMOVUPS 192(SI)(BX*4), Z3
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns64_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns64_store
+	LEAQ         (DI)(BX*2), R9
+	PREFETCHT0   (R9)(R8*1)
+	PREFETCHT0   64(R9)(R8*1)
+	VCVTPH2PS    (DI)(BX*2), Z4
+	VCVTPH2PS    32(DI)(BX*2), Z5
+	VCVTPH2PS    64(DI)(BX*2), Z6
+	VCVTPH2PS    96(DI)(BX*2), Z7
+	VBROADCASTSS (AX)(SI*4), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	VFMADD231PS  Z6, Z8, Z2
+	VFMADD231PS  Z7, Z8, Z3
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns64_rows
+
+columns64_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Z0, (SI)(BX*4)
+	VMOVUPS Z1, 64(SI)(BX*4)
+	VMOVUPS Z2, 128(SI)(BX*4)
+	VMOVUPS Z3, 192(SI)(BX*4)
+	ADDQ    $0x40, BX
+	JMP     columns64
+
+columns64_next:
+columns32:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x20
+	JLT     columns32_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Z0
+	VMOVUPS 64(SI)(BX*4), Z1
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns32_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns32_store
+	LEAQ         (DI)(BX*2), R9
+	PREFETCHT0   (R9)(R8*1)
+	VCVTPH2PS    (DI)(BX*2), Z4
+	VCVTPH2PS    32(DI)(BX*2), Z5
+	VBROADCASTSS (AX)(SI*4), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	VFMADD231PS  Z5, Z8, Z1
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns32_rows
+
+columns32_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Z0, (SI)(BX*4)
+	VMOVUPS Z1, 64(SI)(BX*4)
+	ADDQ    $0x20, BX
+	JMP     columns32
+
+columns32_next:
+columns16:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x10
+	JLT     columns16_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Z0
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns16_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns16_store
+	LEAQ         (DI)(BX*2), R9
+	PREFETCHT0   (R9)(R8*1)
+	VCVTPH2PS    (DI)(BX*2), Z4
+	VBROADCASTSS (AX)(SI*4), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns16_rows
+
+columns16_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Z0, (SI)(BX*4)
+	ADDQ    $0x10, BX
+	JMP     columns16
+
+columns16_next:
+	MOVQ      dim+56(FP), SI
+	SUBQ      BX, SI
+	CMPQ      SI, $0x01
+	JLT       tail_next
+	MOVQ      acc0+64(FP), SI
+	VMOVUPS.Z (SI)(BX*4), K1, Z0
+	XORQ      SI, SI
+	MOVQ      CX, DI
+
+tail_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          tail_store
+	VMOVDQU16.Z  (DI)(BX*2), K1, Y4
+	VCVTPH2PS    Y4, Z4
+	VBROADCASTSS (AX)(SI*4), Z8
+	VFMADD231PS  Z4, Z8, Z0
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          tail_rows
+
+tail_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Z0, K1, (SI)(BX*4)
+	MOVQ    dim+56(FP), BX
+
+tail_next:
+	VZEROUPPER
+	RET
+
+// func few2F16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·few2F16AVX512(SB), NOSPLIT, $0-104
+	MOVQ  q0+0(FP), AX
+	MOVQ  q1+8(FP), DX
+	MOVQ  dim+64(FP), CX
+	ANDQ  $0x0f, CX
+	MOVL  $0x00000001, BX
+	SHLL  CL, BX
+	DECL  BX
+	KMOVW BX, K1
+	MOVQ  rows+32(FP), CX
+	MOVQ  stride+40(FP), BX
+	MOVQ  ahead+48(FP), SI
+	XORQ  DI, DI
+
+block:
+	MOVQ   n+56(FP), R8
+	SUBQ   DI, R8
+	CMPQ   R8, $0x04
+	JLT    rest
+	MOVQ   CX, R9
+	LEAQ   (R9)(BX*1), R10
+	LEAQ   (R10)(BX*1), R11
+	LEAQ   (R11)(BX*1), R12
+	LEAQ   (R12)(BX*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	XORQ   R8, R8
+	MOVQ   dim+64(FP), R13
+	SUBQ   $0x20, R13
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R9)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R10)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R11)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	LEAQ        (R12)(R8*2), R14
+	PREFETCHT0  (R14)(SI*1)
+	VCVTPH2PS   (R9)(R8*2), Z16
+	VCVTPH2PS   (R10)(R8*2), Z17
+	VCVTPH2PS   (R11)(R8*2), Z18
+	VCVTPH2PS   (R12)(R8*2), Z19
+	VMOVUPS     (AX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z2
+	VFMADD231PS Z18, Z20, Z4
+	VFMADD231PS Z19, Z20, Z6
+	VMOVUPS     (DX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z3
+	VFMADD231PS Z18, Z20, Z5
+	VFMADD231PS Z19, Z20, Z7
+	VCVTPH2PS   32(R9)(R8*2), Z16
+	VCVTPH2PS   32(R10)(R8*2), Z17
+	VCVTPH2PS   32(R11)(R8*2), Z18
+	VCVTPH2PS   32(R12)(R8*2), Z19
+	VMOVUPS     64(AX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z2
+	VFMADD231PS Z18, Z20, Z4
+	VFMADD231PS Z19, Z20, Z6
+	VMOVUPS     64(DX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z3
+	VFMADD231PS Z18, Z20, Z5
+	VFMADD231PS Z19, Z20, Z7
+	ADDQ        $0x20, R8
+	SUBQ        $0x20, R13
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x10, R13
+	JLT  block_tail
+
+block_vector:
+	VCVTPH2PS   (R9)(R8*2), Z16
+	VCVTPH2PS   (R10)(R8*2), Z17
+	VCVTPH2PS   (R11)(R8*2), Z18
+	VCVTPH2PS   (R12)(R8*2), Z19
+	VMOVUPS     (AX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z2
+	VFMADD231PS Z18, Z20, Z4
+	VFMADD231PS Z19, Z20, Z6
+	VMOVUPS     (DX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z3
+	VFMADD231PS Z18, Z20, Z5
+	VFMADD231PS Z19, Z20, Z7
+	ADDQ        $0x10, R8
+	SUBQ        $0x10, R13
+	JGE         block_vector
+
+block_tail:
+	CMPQ        R8, dim+64(FP)
+	JGE         block_sum
+	VMOVDQU16.Z (R9)(R8*2), K1, Y16
+	VCVTPH2PS   Y16, Z16
+	VMOVDQU16.Z (R10)(R8*2), K1, Y17
+	VCVTPH2PS   Y17, Z17
+	VMOVDQU16.Z (R11)(R8*2), K1, Y18
+	VCVTPH2PS   Y18, Z18
+	VMOVDQU16.Z (R12)(R8*2), K1, Y19
+	VCVTPH2PS   Y19, Z19
+	VMOVUPS.Z   (AX)(R8*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z2
+	VFMADD231PS Z18, Z20, Z4
+	VFMADD231PS Z19, Z20, Z6
+	VMOVUPS.Z   (DX)(R8*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z3
+	VFMADD231PS Z18, Z20, Z5
+	VFMADD231PS Z19, Z20, Z7
+
+block_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF64X4 $0x01, Z2, Y13
+	VADDPS        Y13, Y2, Y2
+	VEXTRACTF64X4 $0x01, Z4, Y13
+	VADDPS        Y13, Y4, Y4
+	VEXTRACTF64X4 $0x01, Z6, Y13
+	VADDPS        Y13, Y6, Y6
+	VPERM2F128    $0x20, Y2, Y0, Y14
+	VPERM2F128    $0x31, Y2, Y0, Y15
+	VADDPS        Y15, Y14, Y0
+	VPERM2F128    $0x20, Y6, Y4, Y14
+	VPERM2F128    $0x31, Y6, Y4, Y15
+	VADDPS        Y15, Y14, Y4
+	VHADDPS       Y4, Y0, Y0
+	VHADDPS       Y0, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VUNPCKLPS     X13, X0, X13
+	MOVQ          o0+72(FP), R8
+	VMOVUPS       X13, (R8)(DI*4)
+	VEXTRACTF64X4 $0x01, Z1, Y13
+	VADDPS        Y13, Y1, Y1
+	VEXTRACTF64X4 $0x01, Z3, Y13
+	VADDPS        Y13, Y3, Y3
+	VEXTRACTF64X4 $0x01, Z5, Y13
+	VADDPS        Y13, Y5, Y5
+	VEXTRACTF64X4 $0x01, Z7, Y13
+	VADDPS        Y13, Y7, Y7
+	VPERM2F128    $0x20, Y3, Y1, Y14
+	VPERM2F128    $0x31, Y3, Y1, Y15
+	VADDPS        Y15, Y14, Y1
+	VPERM2F128    $0x20, Y7, Y5, Y14
+	VPERM2F128    $0x31, Y7, Y5, Y15
+	VADDPS        Y15, Y14, Y5
+	VHADDPS       Y5, Y1, Y1
+	VHADDPS       Y1, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X13
+	VUNPCKLPS     X13, X1, X13
+	MOVQ          o1+80(FP), R8
+	VMOVUPS       X13, (R8)(DI*4)
+	ADDQ          $0x04, DI
+	JMP           block
+
+rest:
+	CMPQ   DI, n+56(FP)
+	JGE    done
+	MOVQ   CX, R9
+	LEAQ   (R9)(BX*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	XORQ   R8, R8
+	MOVQ   dim+64(FP), R10
+	SUBQ   $0x20, R10
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R9)(R8*2), R11
+	PREFETCHT0  (R11)(SI*1)
+	VCVTPH2PS   (R9)(R8*2), Z16
+	VMOVUPS     (AX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS     (DX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VCVTPH2PS   32(R9)(R8*2), Z16
+	VMOVUPS     64(AX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS     64(DX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	ADDQ        $0x20, R8
+	SUBQ        $0x20, R10
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x10, R10
+	JLT  rest_tail
+
+rest_vector:
+	VCVTPH2PS   (R9)(R8*2), Z16
+	VMOVUPS     (AX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS     (DX)(R8*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	ADDQ        $0x10, R8
+	SUBQ        $0x10, R10
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        R8, dim+64(FP)
+	JGE         rest_sum
+	VMOVDQU16.Z (R9)(R8*2), K1, Y16
+	VCVTPH2PS   Y16, Z16
+	VMOVUPS.Z   (AX)(R8*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS.Z   (DX)(R8*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z1
+
+rest_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VADDPS        X13, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	MOVQ          o0+72(FP), R8
+	VMOVSS        X0, (R8)(DI*4)
+	VEXTRACTF64X4 $0x01, Z1, Y13
+	VADDPS        Y13, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X13
+	VADDPS        X13, X1, X1
+	VHADDPS       X1, X1, X1
+	VHADDPS       X1, X1, X1
+	MOVQ          o1+80(FP), R8
+	VMOVSS        X1, (R8)(DI*4)
+	INCQ          DI
+	JMP           rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix2F16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·mix2F16AVX512(SB), NOSPLIT, $0-96
+	MOVQ  dim+56(FP), CX
 	ANDQ  $0x0f, CX
 	MOVL  $0x00000001, AX
 	SHLL  CL, AX
@@ -4741,21 +7081,22 @@ TEXT ·mix2F16AVX512(SB), NOSPLIT, $0-88
 	MOVQ  w0+0(FP), AX
 	MOVQ  w1+8(FP), CX
 	MOVQ  rows+32(FP), DX
-	MOVQ  dim+48(FP), BX
+	MOVQ  dim+56(FP), BX
 	SHLQ  $0x01, BX
+	MOVQ  ahead+40(FP), R9
 	XORQ  SI, SI
 
 columns64:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x40
 	JLT     columns64_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Z0
 	VMOVUPS 64(DI)(SI*4), Z1
 	VMOVUPS 128(DI)(SI*4), Z2
 	VMOVUPS 192(DI)(SI*4), Z3
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Z4
 	VMOVUPS 64(DI)(SI*4), Z5
 	VMOVUPS 128(DI)(SI*4), Z6
@@ -4764,8 +7105,11 @@ columns64:
 	MOVQ    DX, R8
 
 columns64_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns64_store
+	LEAQ         (R8)(SI*2), R10
+	PREFETCHT0   (R10)(R9*1)
+	PREFETCHT0   64(R10)(R9*1)
 	VCVTPH2PS    (R8)(SI*2), Z8
 	VCVTPH2PS    32(R8)(SI*2), Z9
 	VCVTPH2PS    64(R8)(SI*2), Z10
@@ -4785,12 +7129,12 @@ columns64_rows:
 	JMP          columns64_rows
 
 columns64_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Z0, (DI)(SI*4)
 	VMOVUPS Z1, 64(DI)(SI*4)
 	VMOVUPS Z2, 128(DI)(SI*4)
 	VMOVUPS Z3, 192(DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Z4, (DI)(SI*4)
 	VMOVUPS Z5, 64(DI)(SI*4)
 	VMOVUPS Z6, 128(DI)(SI*4)
@@ -4800,22 +7144,24 @@ columns64_store:
 
 columns64_next:
 columns32:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x20
 	JLT     columns32_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Z0
 	VMOVUPS 64(DI)(SI*4), Z1
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Z2
 	VMOVUPS 64(DI)(SI*4), Z3
 	XORQ    DI, DI
 	MOVQ    DX, R8
 
 columns32_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns32_store
+	LEAQ         (R8)(SI*2), R10
+	PREFETCHT0   (R10)(R9*1)
 	VCVTPH2PS    (R8)(SI*2), Z8
 	VCVTPH2PS    32(R8)(SI*2), Z9
 	VBROADCASTSS (AX)(DI*4), Z12
@@ -4829,10 +7175,10 @@ columns32_rows:
 	JMP          columns32_rows
 
 columns32_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Z0, (DI)(SI*4)
 	VMOVUPS Z1, 64(DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Z2, (DI)(SI*4)
 	VMOVUPS Z3, 64(DI)(SI*4)
 	ADDQ    $0x20, SI
@@ -4840,20 +7186,22 @@ columns32_store:
 
 columns32_next:
 columns16:
-	MOVQ    dim+48(FP), DI
+	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
 	CMPQ    DI, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS (DI)(SI*4), Z0
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS (DI)(SI*4), Z1
 	XORQ    DI, DI
 	MOVQ    DX, R8
 
 columns16_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          columns16_store
+	LEAQ         (R8)(SI*2), R10
+	PREFETCHT0   (R10)(R9*1)
 	VCVTPH2PS    (R8)(SI*2), Z8
 	VBROADCASTSS (AX)(DI*4), Z12
 	VFMADD231PS  Z8, Z12, Z0
@@ -4864,27 +7212,27 @@ columns16_rows:
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Z0, (DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Z1, (DI)(SI*4)
 	ADDQ    $0x10, SI
 	JMP     columns16
 
 columns16_next:
-	MOVQ      dim+48(FP), DI
+	MOVQ      dim+56(FP), DI
 	SUBQ      SI, DI
 	CMPQ      DI, $0x01
 	JLT       tail_next
-	MOVQ      acc0+56(FP), DI
+	MOVQ      acc0+64(FP), DI
 	VMOVUPS.Z (DI)(SI*4), K1, Z0
-	MOVQ      acc1+64(FP), DI
+	MOVQ      acc1+72(FP), DI
 	VMOVUPS.Z (DI)(SI*4), K1, Z1
 	XORQ      DI, DI
 	MOVQ      DX, R8
 
 tail_rows:
-	CMPQ         DI, n+40(FP)
+	CMPQ         DI, n+48(FP)
 	JGE          tail_store
 	VMOVDQU16.Z  (R8)(SI*2), K1, Y8
 	VCVTPH2PS    Y8, Z8
@@ -4897,20 +7245,363 @@ tail_rows:
 	JMP          tail_rows
 
 tail_store:
-	MOVQ    acc0+56(FP), DI
+	MOVQ    acc0+64(FP), DI
 	VMOVUPS Z0, K1, (DI)(SI*4)
-	MOVQ    acc1+64(FP), DI
+	MOVQ    acc1+72(FP), DI
 	VMOVUPS Z1, K1, (DI)(SI*4)
-	MOVQ    dim+48(FP), SI
+	MOVQ    dim+56(FP), SI
 
 tail_next:
 	VZEROUPPER
 	RET
 
-// func mix4F16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
-TEXT ·mix4F16AVX512(SB), NOSPLIT, $0-88
-	MOVQ  dim+48(FP), CX
+// func few4F16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·few4F16AVX512(SB), NOSPLIT, $8-104
+	MOVQ  q0+0(FP), AX
+	MOVQ  q1+8(FP), DX
+	MOVQ  q2+16(FP), BX
+	MOVQ  q3+24(FP), SI
+	MOVQ  dim+64(FP), CX
+	ANDQ  $0x0f, CX
+	MOVL  $0x00000001, DI
+	SHLL  CL, DI
+	DECL  DI
+	KMOVW DI, K1
+	MOVQ  rows+32(FP), CX
+	MOVQ  stride+40(FP), DI
+	MOVQ  ahead+48(FP), R8
+	XORQ  R9, R9
+
+block:
+	MOVQ   n+56(FP), R10
+	SUBQ   R9, R10
+	CMPQ   R10, $0x04
+	JLT    rest
+	MOVQ   CX, R11
+	LEAQ   (R11)(DI*1), R12
+	LEAQ   (R12)(DI*1), R13
+	LEAQ   (R13)(DI*1), R14
+	LEAQ   (R14)(DI*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	XORQ   R10, R10
+	MOVQ   dim+64(FP), R15
+	SUBQ   $0x20, R15
+	JLT    block_vectors
+
+block_lines:
+	LEAQ        (R11)(R10*2), BP
+	PREFETCHT0  (BP)(R8*1)
+	LEAQ        (R12)(R10*2), BP
+	PREFETCHT0  (BP)(R8*1)
+	LEAQ        (R13)(R10*2), BP
+	PREFETCHT0  (BP)(R8*1)
+	LEAQ        (R14)(R10*2), BP
+	PREFETCHT0  (BP)(R8*1)
+	VCVTPH2PS   (R11)(R10*2), Z16
+	VCVTPH2PS   (R12)(R10*2), Z17
+	VCVTPH2PS   (R13)(R10*2), Z18
+	VCVTPH2PS   (R14)(R10*2), Z19
+	VMOVUPS     (AX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z4
+	VFMADD231PS Z18, Z20, Z8
+	VFMADD231PS Z19, Z20, Z12
+	VMOVUPS     (DX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z5
+	VFMADD231PS Z18, Z20, Z9
+	VFMADD231PS Z19, Z20, Z13
+	VMOVUPS     (BX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z2
+	VFMADD231PS Z17, Z20, Z6
+	VFMADD231PS Z18, Z20, Z10
+	VFMADD231PS Z19, Z20, Z14
+	VMOVUPS     (SI)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z3
+	VFMADD231PS Z17, Z20, Z7
+	VFMADD231PS Z18, Z20, Z11
+	VFMADD231PS Z19, Z20, Z15
+	VCVTPH2PS   32(R11)(R10*2), Z16
+	VCVTPH2PS   32(R12)(R10*2), Z17
+	VCVTPH2PS   32(R13)(R10*2), Z18
+	VCVTPH2PS   32(R14)(R10*2), Z19
+	VMOVUPS     64(AX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z4
+	VFMADD231PS Z18, Z20, Z8
+	VFMADD231PS Z19, Z20, Z12
+	VMOVUPS     64(DX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z5
+	VFMADD231PS Z18, Z20, Z9
+	VFMADD231PS Z19, Z20, Z13
+	VMOVUPS     64(BX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z2
+	VFMADD231PS Z17, Z20, Z6
+	VFMADD231PS Z18, Z20, Z10
+	VFMADD231PS Z19, Z20, Z14
+	VMOVUPS     64(SI)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z3
+	VFMADD231PS Z17, Z20, Z7
+	VFMADD231PS Z18, Z20, Z11
+	VFMADD231PS Z19, Z20, Z15
+	ADDQ        $0x20, R10
+	SUBQ        $0x20, R15
+	JGE         block_lines
+
+block_vectors:
+	ADDQ $0x10, R15
+	JLT  block_tail
+
+block_vector:
+	VCVTPH2PS   (R11)(R10*2), Z16
+	VCVTPH2PS   (R12)(R10*2), Z17
+	VCVTPH2PS   (R13)(R10*2), Z18
+	VCVTPH2PS   (R14)(R10*2), Z19
+	VMOVUPS     (AX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z4
+	VFMADD231PS Z18, Z20, Z8
+	VFMADD231PS Z19, Z20, Z12
+	VMOVUPS     (DX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z5
+	VFMADD231PS Z18, Z20, Z9
+	VFMADD231PS Z19, Z20, Z13
+	VMOVUPS     (BX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z2
+	VFMADD231PS Z17, Z20, Z6
+	VFMADD231PS Z18, Z20, Z10
+	VFMADD231PS Z19, Z20, Z14
+	VMOVUPS     (SI)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z3
+	VFMADD231PS Z17, Z20, Z7
+	VFMADD231PS Z18, Z20, Z11
+	VFMADD231PS Z19, Z20, Z15
+	ADDQ        $0x10, R10
+	SUBQ        $0x10, R15
+	JGE         block_vector
+
+block_tail:
+	CMPQ        R10, dim+64(FP)
+	JGE         block_sum
+	VMOVDQU16.Z (R11)(R10*2), K1, Y16
+	VCVTPH2PS   Y16, Z16
+	VMOVDQU16.Z (R12)(R10*2), K1, Y17
+	VCVTPH2PS   Y17, Z17
+	VMOVDQU16.Z (R13)(R10*2), K1, Y18
+	VCVTPH2PS   Y18, Z18
+	VMOVDQU16.Z (R14)(R10*2), K1, Y19
+	VCVTPH2PS   Y19, Z19
+	VMOVUPS.Z   (AX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VFMADD231PS Z17, Z20, Z4
+	VFMADD231PS Z18, Z20, Z8
+	VFMADD231PS Z19, Z20, Z12
+	VMOVUPS.Z   (DX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z1
+	VFMADD231PS Z17, Z20, Z5
+	VFMADD231PS Z18, Z20, Z9
+	VFMADD231PS Z19, Z20, Z13
+	VMOVUPS.Z   (BX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z2
+	VFMADD231PS Z17, Z20, Z6
+	VFMADD231PS Z18, Z20, Z10
+	VFMADD231PS Z19, Z20, Z14
+	VMOVUPS.Z   (SI)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z3
+	VFMADD231PS Z17, Z20, Z7
+	VFMADD231PS Z18, Z20, Z11
+	VFMADD231PS Z19, Z20, Z15
+
+block_sum:
+	VSHUFF64X2    $0x44, Z1, Z0, Z21
+	VSHUFF64X2    $0xee, Z1, Z0, Z22
+	VADDPS        Z21, Z22, Z0
+	VSHUFF64X2    $0x44, Z3, Z2, Z21
+	VSHUFF64X2    $0xee, Z3, Z2, Z22
+	VADDPS        Z21, Z22, Z2
+	VSHUFF64X2    $0x88, Z2, Z0, Z21
+	VSHUFF64X2    $0xdd, Z2, Z0, Z22
+	VADDPS        Z21, Z22, Z0
+	VSHUFF64X2    $0x44, Z5, Z4, Z21
+	VSHUFF64X2    $0xee, Z5, Z4, Z22
+	VADDPS        Z21, Z22, Z4
+	VSHUFF64X2    $0x44, Z7, Z6, Z21
+	VSHUFF64X2    $0xee, Z7, Z6, Z22
+	VADDPS        Z21, Z22, Z6
+	VSHUFF64X2    $0x88, Z6, Z4, Z21
+	VSHUFF64X2    $0xdd, Z6, Z4, Z22
+	VADDPS        Z21, Z22, Z4
+	VSHUFF64X2    $0x44, Z9, Z8, Z21
+	VSHUFF64X2    $0xee, Z9, Z8, Z22
+	VADDPS        Z21, Z22, Z8
+	VSHUFF64X2    $0x44, Z11, Z10, Z21
+	VSHUFF64X2    $0xee, Z11, Z10, Z22
+	VADDPS        Z21, Z22, Z10
+	VSHUFF64X2    $0x88, Z10, Z8, Z21
+	VSHUFF64X2    $0xdd, Z10, Z8, Z22
+	VADDPS        Z21, Z22, Z8
+	VSHUFF64X2    $0x44, Z13, Z12, Z21
+	VSHUFF64X2    $0xee, Z13, Z12, Z22
+	VADDPS        Z21, Z22, Z12
+	VSHUFF64X2    $0x44, Z15, Z14, Z21
+	VSHUFF64X2    $0xee, Z15, Z14, Z22
+	VADDPS        Z21, Z22, Z14
+	VSHUFF64X2    $0x88, Z14, Z12, Z21
+	VSHUFF64X2    $0xdd, Z14, Z12, Z22
+	VADDPS        Z21, Z22, Z12
+	VSHUFPS       $0x88, Z4, Z0, Z21
+	VSHUFPS       $0xdd, Z4, Z0, Z22
+	VADDPS        Z21, Z22, Z0
+	VSHUFPS       $0x88, Z12, Z8, Z21
+	VSHUFPS       $0xdd, Z12, Z8, Z22
+	VADDPS        Z21, Z22, Z8
+	VSHUFPS       $0x88, Z8, Z0, Z21
+	VSHUFPS       $0xdd, Z8, Z0, Z22
+	VADDPS        Z21, Z22, Z0
+	MOVQ          o0+72(FP), R10
+	VMOVUPS       X0, (R10)(R9*4)
+	MOVQ          o1+80(FP), R10
+	VEXTRACTF32X4 $0x01, Z0, (R10)(R9*4)
+	MOVQ          o2+88(FP), R10
+	VEXTRACTF32X4 $0x02, Z0, (R10)(R9*4)
+	MOVQ          o3+96(FP), R10
+	VEXTRACTF32X4 $0x03, Z0, (R10)(R9*4)
+	ADDQ          $0x04, R9
+	JMP           block
+
+rest:
+	CMPQ   R9, n+56(FP)
+	JGE    done
+	MOVQ   CX, R11
+	LEAQ   (R11)(DI*1), CX
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	XORQ   R10, R10
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x20, R12
+	JLT    rest_vectors
+
+rest_lines:
+	LEAQ        (R11)(R10*2), R13
+	PREFETCHT0  (R13)(R8*1)
+	VCVTPH2PS   (R11)(R10*2), Z16
+	VMOVUPS     (AX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS     (DX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VMOVUPS     (BX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z2
+	VMOVUPS     (SI)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z3
+	VCVTPH2PS   32(R11)(R10*2), Z16
+	VMOVUPS     64(AX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS     64(DX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VMOVUPS     64(BX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z2
+	VMOVUPS     64(SI)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z3
+	ADDQ        $0x20, R10
+	SUBQ        $0x20, R12
+	JGE         rest_lines
+
+rest_vectors:
+	ADDQ $0x10, R12
+	JLT  rest_tail
+
+rest_vector:
+	VCVTPH2PS   (R11)(R10*2), Z16
+	VMOVUPS     (AX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS     (DX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z1
+	VMOVUPS     (BX)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z2
+	VMOVUPS     (SI)(R10*4), Z20
+	VFMADD231PS Z16, Z20, Z3
+	ADDQ        $0x10, R10
+	SUBQ        $0x10, R12
+	JGE         rest_vector
+
+rest_tail:
+	CMPQ        R10, dim+64(FP)
+	JGE         rest_sum
+	VMOVDQU16.Z (R11)(R10*2), K1, Y16
+	VCVTPH2PS   Y16, Z16
+	VMOVUPS.Z   (AX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z0
+	VMOVUPS.Z   (DX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z1
+	VMOVUPS.Z   (BX)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z2
+	VMOVUPS.Z   (SI)(R10*4), K1, Z20
+	VFMADD231PS Z16, Z20, Z3
+
+rest_sum:
+	VEXTRACTF64X4 $0x01, Z0, Y13
+	VADDPS        Y13, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X13
+	VADDPS        X13, X0, X0
+	VHADDPS       X0, X0, X0
+	VHADDPS       X0, X0, X0
+	MOVQ          o0+72(FP), R10
+	VMOVSS        X0, (R10)(R9*4)
+	VEXTRACTF64X4 $0x01, Z1, Y13
+	VADDPS        Y13, Y1, Y1
+	VEXTRACTF128  $0x01, Y1, X13
+	VADDPS        X13, X1, X1
+	VHADDPS       X1, X1, X1
+	VHADDPS       X1, X1, X1
+	MOVQ          o1+80(FP), R10
+	VMOVSS        X1, (R10)(R9*4)
+	VEXTRACTF64X4 $0x01, Z2, Y13
+	VADDPS        Y13, Y2, Y2
+	VEXTRACTF128  $0x01, Y2, X13
+	VADDPS        X13, X2, X2
+	VHADDPS       X2, X2, X2
+	VHADDPS       X2, X2, X2
+	MOVQ          o2+88(FP), R10
+	VMOVSS        X2, (R10)(R9*4)
+	VEXTRACTF64X4 $0x01, Z3, Y13
+	VADDPS        Y13, Y3, Y3
+	VEXTRACTF128  $0x01, Y3, X13
+	VADDPS        X13, X3, X3
+	VHADDPS       X3, X3, X3
+	VHADDPS       X3, X3, X3
+	MOVQ          o3+96(FP), R10
+	VMOVSS        X3, (R10)(R9*4)
+	INCQ          R9
+	JMP           rest
+
+done:
+	VZEROUPPER
+	RET
+
+// func mix4F16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
+TEXT ·mix4F16AVX512(SB), NOSPLIT, $0-96
+	MOVQ  dim+56(FP), CX
 	ANDQ  $0x0f, CX
 	MOVL  $0x00000001, AX
 	SHLL  CL, AX
@@ -4921,31 +7612,32 @@ TEXT ·mix4F16AVX512(SB), NOSPLIT, $0-88
 	MOVQ  w2+16(FP), DX
 	MOVQ  w3+24(FP), BX
 	MOVQ  rows+32(FP), SI
-	MOVQ  dim+48(FP), DI
+	MOVQ  dim+56(FP), DI
 	SHLQ  $0x01, DI
+	MOVQ  ahead+40(FP), R11
 	XORQ  R8, R8
 
 columns64:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x40
 	JLT     columns64_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Z0
 	VMOVUPS 64(R9)(R8*4), Z1
 	VMOVUPS 128(R9)(R8*4), Z2
 	VMOVUPS 192(R9)(R8*4), Z3
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Z4
 	VMOVUPS 64(R9)(R8*4), Z5
 	VMOVUPS 128(R9)(R8*4), Z6
 	VMOVUPS 192(R9)(R8*4), Z7
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Z8
 	VMOVUPS 64(R9)(R8*4), Z9
 	VMOVUPS 128(R9)(R8*4), Z10
 	VMOVUPS 192(R9)(R8*4), Z11
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Z12
 	VMOVUPS 64(R9)(R8*4), Z13
 	VMOVUPS 128(R9)(R8*4), Z14
@@ -4954,8 +7646,11 @@ columns64:
 	MOVQ    SI, R10
 
 columns64_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns64_store
+	LEAQ         (R10)(R8*2), R12
+	PREFETCHT0   (R12)(R11*1)
+	PREFETCHT0   64(R12)(R11*1)
 	VCVTPH2PS    (R10)(R8*2), Z16
 	VCVTPH2PS    32(R10)(R8*2), Z17
 	VCVTPH2PS    64(R10)(R8*2), Z18
@@ -4985,22 +7680,22 @@ columns64_rows:
 	JMP          columns64_rows
 
 columns64_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Z0, (R9)(R8*4)
 	VMOVUPS Z1, 64(R9)(R8*4)
 	VMOVUPS Z2, 128(R9)(R8*4)
 	VMOVUPS Z3, 192(R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Z4, (R9)(R8*4)
 	VMOVUPS Z5, 64(R9)(R8*4)
 	VMOVUPS Z6, 128(R9)(R8*4)
 	VMOVUPS Z7, 192(R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Z8, (R9)(R8*4)
 	VMOVUPS Z9, 64(R9)(R8*4)
 	VMOVUPS Z10, 128(R9)(R8*4)
 	VMOVUPS Z11, 192(R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Z12, (R9)(R8*4)
 	VMOVUPS Z13, 64(R9)(R8*4)
 	VMOVUPS Z14, 128(R9)(R8*4)
@@ -5010,28 +7705,30 @@ columns64_store:
 
 columns64_next:
 columns32:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x20
 	JLT     columns32_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Z0
 	VMOVUPS 64(R9)(R8*4), Z1
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Z2
 	VMOVUPS 64(R9)(R8*4), Z3
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Z4
 	VMOVUPS 64(R9)(R8*4), Z5
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Z6
 	VMOVUPS 64(R9)(R8*4), Z7
 	XORQ    R9, R9
 	MOVQ    SI, R10
 
 columns32_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns32_store
+	LEAQ         (R10)(R8*2), R12
+	PREFETCHT0   (R12)(R11*1)
 	VCVTPH2PS    (R10)(R8*2), Z16
 	VCVTPH2PS    32(R10)(R8*2), Z17
 	VBROADCASTSS (AX)(R9*4), Z20
@@ -5051,16 +7748,16 @@ columns32_rows:
 	JMP          columns32_rows
 
 columns32_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Z0, (R9)(R8*4)
 	VMOVUPS Z1, 64(R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Z2, (R9)(R8*4)
 	VMOVUPS Z3, 64(R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Z4, (R9)(R8*4)
 	VMOVUPS Z5, 64(R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Z6, (R9)(R8*4)
 	VMOVUPS Z7, 64(R9)(R8*4)
 	ADDQ    $0x20, R8
@@ -5068,24 +7765,26 @@ columns32_store:
 
 columns32_next:
 columns16:
-	MOVQ    dim+48(FP), R9
+	MOVQ    dim+56(FP), R9
 	SUBQ    R8, R9
 	CMPQ    R9, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS (R9)(R8*4), Z0
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS (R9)(R8*4), Z1
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS (R9)(R8*4), Z2
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS (R9)(R8*4), Z3
 	XORQ    R9, R9
 	MOVQ    SI, R10
 
 columns16_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          columns16_store
+	LEAQ         (R10)(R8*2), R12
+	PREFETCHT0   (R12)(R11*1)
 	VCVTPH2PS    (R10)(R8*2), Z16
 	VBROADCASTSS (AX)(R9*4), Z20
 	VFMADD231PS  Z16, Z20, Z0
@@ -5100,35 +7799,35 @@ columns16_rows:
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Z0, (R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Z1, (R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Z2, (R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Z3, (R9)(R8*4)
 	ADDQ    $0x10, R8
 	JMP     columns16
 
 columns16_next:
-	MOVQ      dim+48(FP), R9
+	MOVQ      dim+56(FP), R9
 	SUBQ      R8, R9
 	CMPQ      R9, $0x01
 	JLT       tail_next
-	MOVQ      acc0+56(FP), R9
+	MOVQ      acc0+64(FP), R9
 	VMOVUPS.Z (R9)(R8*4), K1, Z0
-	MOVQ      acc1+64(FP), R9
+	MOVQ      acc1+72(FP), R9
 	VMOVUPS.Z (R9)(R8*4), K1, Z1
-	MOVQ      acc2+72(FP), R9
+	MOVQ      acc2+80(FP), R9
 	VMOVUPS.Z (R9)(R8*4), K1, Z2
-	MOVQ      acc3+80(FP), R9
+	MOVQ      acc3+88(FP), R9
 	VMOVUPS.Z (R9)(R8*4), K1, Z3
 	XORQ      R9, R9
 	MOVQ      SI, R10
 
 tail_rows:
-	CMPQ         R9, n+40(FP)
+	CMPQ         R9, n+48(FP)
 	JGE          tail_store
 	VMOVDQU16.Z  (R10)(R8*2), K1, Y16
 	VCVTPH2PS    Y16, Z16
@@ -5145,15 +7844,15 @@ tail_rows:
 	JMP          tail_rows
 
 tail_store:
-	MOVQ    acc0+56(FP), R9
+	MOVQ    acc0+64(FP), R9
 	VMOVUPS Z0, K1, (R9)(R8*4)
-	MOVQ    acc1+64(FP), R9
+	MOVQ    acc1+72(FP), R9
 	VMOVUPS Z1, K1, (R9)(R8*4)
-	MOVQ    acc2+72(FP), R9
+	MOVQ    acc2+80(FP), R9
 	VMOVUPS Z2, K1, (R9)(R8*4)
-	MOVQ    acc3+80(FP), R9
+	MOVQ    acc3+88(FP), R9
 	VMOVUPS Z3, K1, (R9)(R8*4)
-	MOVQ    dim+48(FP), R8
+	MOVQ    dim+56(FP), R8
 
 tail_next:
 	VZEROUPPER

@@ -1,11 +1,13 @@
 package kernel
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -75,6 +77,83 @@ func BenchmarkProduct(b *testing.B) {
 					scratch := make([]float32, GEMMScratch(c.dim))
 					share(b, float64(2*c.n*c.outs*c.dim), peaks[l].run, peaks[l].flop, func() {
 						MatMul(a, c.n, w, 0, c.outs, out, c.outs, scratch)
+					})
+				})
+			}
+		}
+	}
+}
+
+// stream runs f, which reads a piece of [many], in turns with the read of as
+// many bytes that does nothing else, going round all of it, and reports the
+// rate of f, the other and the ratio of the two, all by medians.
+func stream(b *testing.B, elements int, f func(lo int)) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	keys := many().U16
+	half := len(keys) / 2
+	bytesOf := func(x []uint16) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(&x[0])), 2*len(x)) }
+	var busy, bare []float64
+	at := 0
+	for b.Loop() {
+		start := cpuTime(b)
+		f(at)
+		middle := cpuTime(b)
+		// Equal halves: a comparison reads both.
+		other := (at + half/2) % half / elements * elements
+		if !bytes.Equal(bytesOf(keys[other:other+elements/2]), bytesOf(keys[half+other:half+other+elements/2])) {
+			b.Fatal("the halves differ")
+		}
+		busy, bare = append(busy, middle-start), append(bare, cpuTime(b)-middle)
+		at = (at + elements) % (len(keys) / elements * elements)
+	}
+	slices.Sort(busy)
+	slices.Sort(bare)
+	rate, most := 2*float64(elements)/busy[len(busy)/2], 2*float64(elements)/bare[len(bare)/2]
+	b.ReportMetric(rate/1e9, "GB/s")
+	b.ReportMetric(most/1e9, "ceiling")
+	b.ReportMetric(rate/most, "of-ceiling")
+	b.ReportMetric(0, "ns/op")
+}
+
+// Linear layers of a few rows with bf16 weights read from memory, each beside
+// the read of as many bytes.
+func BenchmarkSmallBatch(b *testing.B) {
+	for _, dim := range []int{2048, 4096, 8192, 14336} {
+		for _, n := range []int{1, 2, 4, 8, 12, 16} {
+			for _, l := range []string{"avx2", "avx512"} {
+				b.Run(fmt.Sprintf("%d/rows%d/%s", dim, n, l), func(b *testing.B) {
+					use(b, l)
+					outs := 8 << 20 / dim
+					r := rand.New(rand.NewPCG(42, 2))
+					a, out, scratch := random(r, n*dim), make([]float32, n*outs), make([]float32, GEMMScratch(dim))
+					stream(b, outs*dim, func(at int) {
+						MatMul(a, n, RowsU16(many().U16[at:at+outs*dim], dim, BF16), 0, outs, out, outs, scratch)
+					})
+				})
+			}
+		}
+	}
+}
+
+// Decode attention of the queries of a group over bf16 keys and values read
+// from memory, beside the read of as many bytes.
+func BenchmarkDecodeAttention(b *testing.B) {
+	for _, dim := range []int{64, 128} {
+		for _, n := range []int{1, 2, 4, 8} {
+			for _, l := range []string{"avx2", "avx512"} {
+				b.Run(fmt.Sprintf("dim%d/queries%d/%s", dim, n, l), func(b *testing.B) {
+					use(b, l)
+					const elements = 8 << 20
+					r := rand.New(rand.NewPCG(43, 3))
+					q, ps, scratch := random(r, n*dim), make([]Partial, n), make([]float32, CausalScratch(n, dim))
+					for i := range ps {
+						ps[i] = partial(dim)
+					}
+					tokens := elements / 2 / dim
+					stream(b, elements, func(at int) {
+						rows := RowsU16(many().U16[at:at+elements], dim, BF16)
+						AttendCausal(q, n, n, tokens, rows.Slice(0, tokens), rows.Slice(tokens, 2*tokens), 0, tokens, 0.01, ps, scratch)
 					})
 				})
 			}

@@ -13,7 +13,8 @@ type tileOps struct {
 	mul           []tileFunc // by rows-1
 	top, topBF16  tileTopFunc
 	pack          [3]packFunc // by dtype
-	mix           [3][2]mixFunc
+	few           [3][3]fewFunc // by dtype; 1, 2 and 4 vectors
+	mix           [3][3]mixFunc
 	softmax       func(x *float32, n int, least float32) (most, sum float32)
 }
 
@@ -26,8 +27,12 @@ type (
 	tileTopFunc = func(a *float32, lda int, b *float32, k int, least, scores *float32, hits *uint32) uint32
 	// packFunc transposes columns/2 rows, n elements each.
 	packFunc = func(dst *float32, rows *byte, stride, n int)
-	// mixFunc adds the weighted sums of n rows to up to four accumulators.
-	mixFunc = func(w0, w1, w2, w3 *float32, rows *byte, n, dim int, acc0, acc1, acc2, acc3 *float32)
+	// fewFunc writes oj[i] = qj . row i, i < n, and asks for the memory ahead
+	// bytes after what it reads.
+	fewFunc = func(q0, q1, q2, q3 *float32, rows *byte, stride, ahead, n, dim int, o0, o1, o2, o3 *float32)
+	// mixFunc adds the sum of wj[i] * row i, i < n, to accj, and asks for
+	// memory as fewFunc does.
+	mixFunc = func(w0, w1, w2, w3 *float32, rows *byte, ahead, n, dim int, acc0, acc1, acc2, acc3 *float32)
 )
 
 // maxTile is the most results that a tile of any level has.

@@ -22,8 +22,10 @@ func (l *level) gemm() {
 	}
 	for _, t := range []dtype{f32, bf16, f16} {
 		l.pack(t)
-		l.mix(t, 2)
-		l.mix(t, 4)
+		for _, nq := range []int{1, 2, 4} {
+			l.few(t, nq)
+			l.mix(t, nq)
+		}
 	}
 	l.softmax()
 }
@@ -369,12 +371,118 @@ func (l *level) transpose(store func(s int, v, tmp VecPhysical), ready func()) {
 	}
 }
 
+// few generates the inner products of nq vectors with n rows that come from
+// memory: as dots does, but the rows that follow at a distance that the
+// caller chooses are asked for meanwhile. The hardware does not foresee the
+// next rows where they are long.
+func (l *level) few(t dtype, nq int) {
+	begin(fmt.Sprintf("few%d%s%s", nq, t.name, l.name),
+		"(q0, q1, q2, q3 *float32, rows *byte, stride, ahead, n, dim int, o0, o1, o2, o3 *float32)",
+		fmt.Sprintf("writes oj[i] = qj . row i for j < %d and i < n, and asks for what lies ahead of the rows; dim > 0 columns, stride and ahead are in bytes.", nq))
+	d := &dotter{level: l, t: t, nq: nq}
+	for j := range nq {
+		d.q = append(d.q, load(fmt.Sprintf("q%d", j)))
+	}
+	if l.wide() {
+		tailMask(mem("dim"), l.lanes)
+	}
+	rows := 4
+	if !l.wide() && nq == 4 {
+		rows = 2
+	}
+	d.base, d.stride = load("rows"), load("stride")
+	ahead := load("ahead")
+	d.i, d.k = GP64(), GP64()
+	for range rows {
+		d.r = append(d.r, GP64())
+	}
+	t32 := GP32()
+	inner := func(rows int, label string) {
+		for a := range rows * nq {
+			d.zero(a)
+		}
+		multiply := func(at int, load func(t dtype, m Mem, v int)) {
+			for r := range rows {
+				load(t, t.at(d.r[r], d.k).Offset(at*t.size), d.row(r))
+			}
+			for j := range nq {
+				load(f32, f32.at(d.q[j], d.k).Offset(4*at), d.query())
+				for r := range rows {
+					VFMADD231PS(d.v(d.row(r)), d.v(d.query()), d.v(d.acc(r, j)))
+				}
+			}
+		}
+		whole := func(t dtype, m Mem, v int) { d.load(t, m, v, false) }
+		// A line of each row at a time, then vectors, then the tail.
+		line := 64 / t.size
+		left := GP64()
+		XORQ(d.k, d.k)
+		MOVQ(mem("dim"), left)
+		SUBQ(U8(line), left)
+		JLT(LabelRef(label + "_vectors"))
+		Label(label + "_lines")
+		for r := range rows {
+			next := GP64()
+			LEAQ(t.at(d.r[r], d.k), next)
+			PREFETCHT0(Mem{Base: next, Index: ahead, Scale: 1})
+		}
+		for at := 0; at < line; at += l.lanes {
+			multiply(at, whole)
+		}
+		ADDQ(U8(line), d.k)
+		SUBQ(U8(line), left)
+		JGE(LabelRef(label + "_lines"))
+		Label(label + "_vectors")
+		ADDQ(U8(line-l.lanes), left)
+		if line > l.lanes {
+			JLT(LabelRef(label + "_tail"))
+			Label(label + "_vector")
+			multiply(0, whole)
+			ADDQ(U8(l.lanes), d.k)
+			SUBQ(U8(l.lanes), left)
+			JGE(LabelRef(label + "_vector"))
+		}
+		Label(label + "_tail")
+		CMPQ(d.k, mem("dim"))
+		JGE(LabelRef(label + "_sum"))
+		if l.wide() {
+			multiply(0, func(t dtype, m Mem, v int) { d.load(t, m, v, true) })
+		} else {
+			multiply(0, func(t dtype, m Mem, v int) { loadOne(t, m, v, t32) })
+			INCQ(d.k)
+			JMP(LabelRef(label + "_tail"))
+		}
+		Label(label + "_sum")
+	}
+	XORQ(d.i, d.i)
+	Label("block")
+	MOVQ(mem("n"), d.k)
+	SUBQ(d.i, d.k)
+	CMPQ(d.k, U8(rows))
+	JLT(LabelRef("rest"))
+	d.point(rows)
+	inner(rows, "block")
+	d.store(rows)
+	ADDQ(U8(rows), d.i)
+	JMP(LabelRef("block"))
+	Label("rest")
+	CMPQ(d.i, mem("n"))
+	JGE(LabelRef("done"))
+	d.point(1)
+	inner(1, "rest")
+	d.store(1)
+	INCQ(d.i)
+	JMP(LabelRef("rest"))
+	Label("done")
+	done()
+}
+
 // mix generates the weighted sums of n stored rows for several queries: a row
 // is read and widened once for all of them.
 func (l *level) mix(t dtype, nq int) {
 	begin(fmt.Sprintf("mix%d%s%s", nq, t.name, l.name),
-		"(w0, w1, w2, w3 *float32, rows *byte, n, dim int, acc0, acc1, acc2, acc3 *float32)",
-		fmt.Sprintf("adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < %d.", nq))
+		"(w0, w1, w2, w3 *float32, rows *byte, ahead, n, dim int, acc0, acc1, acc2, acc3 *float32)",
+		fmt.Sprintf("adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < %d, and asks for what lies ahead bytes after the rows.", nq))
 	if l.wide() {
 		tailMask(mem("dim"), l.lanes)
 	}
@@ -385,6 +493,7 @@ func (l *level) mix(t dtype, nq int) {
 	base, stride := load("rows"), load("dim")
 	SHLQ(U8(map[int]int{2: 1, 4: 2}[t.size]), stride)
 	c, i, row := GP64(), GP64(), GP64()
+	ahead, next := load("ahead"), GP64()
 	t32 := GP32()
 	XORQ(c, c)
 	const (
@@ -425,6 +534,12 @@ func (l *level) mix(t dtype, nq int) {
 		Label(label + "_rows")
 		CMPQ(i, mem("n"))
 		JGE(LabelRef(label + "_store"))
+		if part == whole {
+			LEAQ(t.at(row, c), next)
+			for line := 0; line < columns*t.size; line += 64 {
+				PREFETCHT0(Mem{Base: next, Index: ahead, Scale: 1, Disp: line})
+			}
+		}
 		for v := range vectors {
 			read(t, t.at(row, c).Offset(v*l.lanes*t.size), value(v))
 		}
