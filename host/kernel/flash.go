@@ -84,20 +84,19 @@ func (c *causal) attendRows(q []float32, scale float32, ps []Partial, scratch []
 	for x, v := range q {
 		qt[x] = v * scale
 	}
+	// One query with short rows leaves the hardware time to foresee them.
+	hints := active != nil && !active.tiles.none() && d > 0 && (n > 1 || d > 4*active.tiles.columns)
 	for j := c.lo; j < c.hi; j += rowTile {
 		w := min(rowTile, c.hi-j)
 		k, v, at := c.keys, c.values, j
 		if active == nil {
 			k, v, at = widenTile(k, j, w, kt), widenTile(v, j, w, vt), 0
 		}
-		if active != nil && !active.tiles.none() && d > 0 {
-			active.fewLogits(qt, n, k, j, w, s)
-			if c.sees(0) >= j+w {
-				active.addTiles(ps, s, v, j, w)
-				continue
-			}
-		} else {
+		if !hints {
 			mulNT(qt, n, k, at, w, s, rowTile)
+		} else if active.few(qt, n, k, j, w, s, rowTile); c.sees(0) >= j+w {
+			active.addTiles(ps, s, v, j, w)
+			continue
 		}
 		for x := range ps {
 			if vis := min(w, c.sees(x)-j); vis > 0 {
@@ -107,22 +106,9 @@ func (c *causal) attendRows(q []float32, scale float32, ps []Partial, scratch []
 	}
 }
 
-// fewLogits writes the inner products of up to [MaxQueries] queries with w
-// keys to rows of s, while the next as many keys are on their way.
-func (o *ops) fewLogits(q []float32, n int, keys Rows, lo, w int, s []float32) {
-	base, d := keys.from(lo, w), keys.Dim
-	ahead := w * keys.rowBytes()
-	for i := 0; i < n; i += 4 {
-		last := min(3, n-1-i)
-		i1, i2, i3 := i+min(1, last), i+min(2, last), i+min(3, last)
-		o.tiles.few[keys.DType][min(last, 2)](&q[i*d], &q[i1*d], &q[i2*d], &q[i3*d], base, keys.rowBytes(), ahead, w, d,
-			&s[i*rowTile], &s[i1*rowTile], &s[i2*rowTile], &s[i3*rowTile])
-		ahead = 0
-	}
-}
-
 // addTiles accounts for w tokens that all of the queries see, as addTile does
-// for one of them; the logits are rows of s.
+// for one of them, and asks for the w values that follow; the logits are rows
+// of s.
 func (o *ops) addTiles(ps []Partial, s []float32, v Rows, lo, w int) {
 	for x := range ps {
 		ps[x].weigh(s[x*rowTile:][:w], ps[x].Acc)
@@ -130,8 +116,6 @@ func (o *ops) addTiles(ps []Partial, s []float32, v Rows, lo, w int) {
 	base, d := v.from(lo, w), v.Dim
 	ahead := w * v.rowBytes()
 	for x := 0; x < len(ps); x += 4 {
-		// A query that is missing is the last one again, which is written
-		// twice.
 		last := min(3, len(ps)-1-x)
 		x1, x2, x3 := x+min(1, last), x+min(2, last), x+min(3, last)
 		o.tiles.mix[v.DType][min(last, 2)](&s[x*rowTile], &s[x1*rowTile], &s[x2*rowTile], &s[x3*rowTile], base, ahead, w, d,

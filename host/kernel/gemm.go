@@ -1,7 +1,5 @@
 package kernel
 
-import "unsafe"
-
 // tileRows is how many rows of the stored operand are widened at once: with
 // 128 columns a tile is 32 KiB of f32, about one first-level cache.
 const tileRows = 64
@@ -14,13 +12,8 @@ const (
 	depth   = 512
 )
 
-// fewRows is up to how many rows on the other side it is faster for the
-// vector forms to read stored rows as they are, once for four of them, than
-// to pack them.
-const fewRows = 12
-
-// streamedRows is the same for levels without tiles, which would widen rows
-// instead of packing them.
+// streamedRows is up to how many rows on the other side a level without tiles
+// reads stored rows as they are, and does not widen them first.
 const streamedRows = 4
 
 // GEMMScratch is the number of f32 that [MatMul] needs as scratch for rows of
@@ -37,17 +30,17 @@ func GEMMScratch(dim int) int {
 // files. c has ldc columns; column j of the result is written at j-lo, so
 // that workers can split the outputs. scratch has [GEMMScratch](w.Dim) f32.
 //
-// What n rows cost beside one: up to 12 rows stream w; above, w is packed
-// block by block, which 64 rows and more pay for. A result does not depend on
-// how the outputs are split, but rounds differently in the two forms.
+// A few rows of a stream w from memory; for more of them it is packed, block
+// by block, for tiles of results in registers. A result does not depend on how
+// the outputs are split; the two forms round differently.
 func MatMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
 	if active != nil && w.Dim > 0 {
 		switch tiles := !active.tiles.none(); {
-		case tiles && n > fewRows:
-			active.tiles.matMul(a, n, w, lo, hi, c, ldc, scratch)
+		case tiles && n < active.tiles.packed:
+			active.mulFew(a, n, w, lo, hi, c, ldc)
 			return
 		case tiles:
-			active.mulFew(a, n, w, lo, hi, c, ldc, scratch)
+			active.tiles.matMul(a, n, w, lo, hi, c, ldc, scratch)
 			return
 		case w.DType == F32 || n <= streamedRows:
 			active.mulNT(a, n, w, lo, hi-lo, c, ldc)
@@ -89,45 +82,34 @@ func (t *tileOps) matMul(a []float32, n int, w Rows, lo, hi int, c []float32, ld
 	}
 }
 
-// fewColumns and fewBytes are the columns of a few rows, all together, and the
-// bytes of the rows that they meet, that stay in the first-level cache.
-const (
-	fewColumns = 4096
-	fewBytes   = 8 << 10
-)
+// fewBytes is how many bytes of rows meet all of a few rows before the next
+// ones: they stay in the first-level cache.
+const fewBytes = 16 << 10
 
-// mulFew is [MatMul] for a few rows: w comes from memory, once, and each piece
-// of it meets all rows before the next, which is on its way meanwhile.
-func (o *ops) mulFew(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
-	d, size := w.Dim, w.DType.Size()
-	pieces := (d*n + fewColumns - 1) / fewColumns
-	kd := ((d+pieces-1)/pieces + 63) &^ 63
-	for k := 0; k < d; k += kd {
-		kn := min(kd, d-k)
-		step := max(fewBytes/(kn*size)&^3, 4)
-		for j := lo; j < hi; j += step {
-			m := min(step, hi-j)
-			base := (*byte)(unsafe.Add(unsafe.Pointer(w.from(j, m)), k*size))
-			ahead := m * d * size
-			for i := 0; i < n; i += 4 {
-				last := min(3, n-1-i)
-				var q, out [4]*float32
-				for x := range q {
-					y := min(x, last)
-					q[x] = first(a[(i+y)*d+k:], kn)
-					if k == 0 {
-						out[x] = first(c[(i+y)*ldc+j-lo:], m)
-					} else {
-						out[x] = first(scratch[y*step:], m)
-					}
-				}
-				o.tiles.few[w.DType][min(last, 2)](q[0], q[1], q[2], q[3], base, d*size, ahead, m, kn, out[0], out[1], out[2], out[3])
-				for y := 0; k > 0 && y <= last; y++ {
-					o.axpy(1, &scratch[y*step], &c[(i+y)*ldc+j-lo], m)
-				}
-				ahead = 0
-			}
-		}
+// mulFew is [MatMul] for a few rows: w comes from memory, once, in the order
+// of its addresses; each piece of it meets all rows before the next, which is
+// on its way meanwhile.
+func (o *ops) mulFew(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int) {
+	step := max(fewBytes/w.rowBytes()&^3, 4)
+	for j := lo; j < hi; j += step {
+		o.few(a, n, w, j, min(step, hi-j), c[j-lo:], ldc)
+	}
+}
+
+// few computes c[i*ldc+j] = a[i] . b[lo+j] for the n rows of a and m rows of
+// b, and asks for the m rows of b that follow.
+func (o *ops) few(a []float32, n int, b Rows, lo, m int, c []float32, ldc int) {
+	d, base := b.Dim, b.from(lo, m)
+	ahead := m * b.rowBytes()
+	for i := 0; i < n; i += 4 {
+		// A row that is missing is the last one again, which is written twice.
+		last := min(3, n-1-i)
+		i1, i2, i3 := i+min(1, last), i+min(2, last), i+min(3, last)
+		o.tiles.few[b.DType][min(last, 2)](
+			first(a[i*d:], d), first(a[i1*d:], d), first(a[i2*d:], d), first(a[i3*d:], d),
+			base, b.rowBytes(), ahead, m, d,
+			first(c[i*ldc:], m), first(c[i1*ldc:], m), first(c[i2*ldc:], m), first(c[i3*ldc:], m))
+		ahead = 0
 	}
 }
 

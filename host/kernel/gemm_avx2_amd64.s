@@ -1172,6 +1172,7 @@ TEXT ·few1F32AVX2(SB), NOSPLIT, $0-104
 	MOVQ rows+32(FP), CX
 	MOVQ stride+40(FP), DX
 	MOVQ ahead+48(FP), BX
+	ADDQ CX, BX
 	XORQ SI, SI
 
 block:
@@ -1194,14 +1195,11 @@ block:
 	JLT    block_vectors
 
 block_lines:
-	LEAQ        (R8)(DI*4), R13
-	PREFETCHT0  (R13)(BX*1)
-	LEAQ        (R9)(DI*4), R13
-	PREFETCHT0  (R13)(BX*1)
-	LEAQ        (R10)(DI*4), R13
-	PREFETCHT0  (R13)(BX*1)
-	LEAQ        (R11)(DI*4), R13
-	PREFETCHT0  (R13)(BX*1)
+	PREFETCHT1  (BX)
+	PREFETCHT1  64(BX)
+	PREFETCHT1  128(BX)
+	PREFETCHT1  192(BX)
+	ADDQ        $+256, BX
 	VMOVUPS     (R8)(DI*4), Y8
 	VMOVUPS     (R9)(DI*4), Y9
 	VMOVUPS     (R10)(DI*4), Y10
@@ -1285,8 +1283,8 @@ rest:
 	JLT    rest_vectors
 
 rest_lines:
-	LEAQ        (R8)(DI*4), R10
-	PREFETCHT0  (R10)(BX*1)
+	PREFETCHT1  (BX)
+	ADDQ        $+64, BX
 	VMOVUPS     (R8)(DI*4), Y8
 	VMOVUPS     (AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
@@ -1340,8 +1338,51 @@ TEXT ·mix1F32AVX2(SB), NOSPLIT, $0-96
 	MOVQ dim+56(FP), DX
 	SHLQ $0x02, DX
 	MOVQ ahead+40(FP), R8
+	ADDQ CX, R8
 	XORQ BX, BX
 
+columns32:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x20
+	JLT     columns32_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Y0
+	VMOVUPS 32(SI)(BX*4), Y1
+	VMOVUPS 64(SI)(BX*4), Y2
+	VMOVUPS 96(SI)(BX*4), Y3
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns32_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns32_store
+	PREFETCHT1   (R8)
+	PREFETCHT1   64(R8)
+	ADDQ         $+128, R8
+	VBROADCASTSS (AX)(SI*4), Y8
+	VMOVUPS      (DI)(BX*4), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VMOVUPS      32(DI)(BX*4), Y5
+	VFMADD231PS  Y5, Y8, Y1
+	VMOVUPS      64(DI)(BX*4), Y6
+	VFMADD231PS  Y6, Y8, Y2
+	VMOVUPS      96(DI)(BX*4), Y7
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns32_rows
+
+columns32_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Y0, (SI)(BX*4)
+	VMOVUPS Y1, 32(SI)(BX*4)
+	VMOVUPS Y2, 64(SI)(BX*4)
+	VMOVUPS Y3, 96(SI)(BX*4)
+	ADDQ    $0x20, BX
+	JMP     columns32
+
+columns32_next:
 columns16:
 	MOVQ    dim+56(FP), SI
 	SUBQ    BX, SI
@@ -1356,13 +1397,13 @@ columns16:
 columns16_rows:
 	CMPQ         SI, n+48(FP)
 	JGE          columns16_store
-	LEAQ         (DI)(BX*4), R9
-	PREFETCHT0   (R9)(R8*1)
-	VMOVUPS      (DI)(BX*4), Y2
-	VMOVUPS      32(DI)(BX*4), Y3
-	VBROADCASTSS (AX)(SI*4), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
+	PREFETCHT1   (R8)
+	ADDQ         $+64, R8
+	VBROADCASTSS (AX)(SI*4), Y8
+	VMOVUPS      (DI)(BX*4), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VMOVUPS      32(DI)(BX*4), Y5
+	VFMADD231PS  Y5, Y8, Y1
 	ADDQ         DX, DI
 	INCQ         SI
 	JMP          columns16_rows
@@ -1388,11 +1429,11 @@ columns8:
 columns8_rows:
 	CMPQ         SI, n+48(FP)
 	JGE          columns8_store
-	LEAQ         (DI)(BX*4), R9
-	PREFETCHT0   (R9)(R8*1)
-	VMOVUPS      (DI)(BX*4), Y2
-	VBROADCASTSS (AX)(SI*4), Y4
-	VFMADD231PS  Y2, Y4, Y0
+	PREFETCHT1   (R8)
+	ADDQ         $+32, R8
+	VBROADCASTSS (AX)(SI*4), Y8
+	VMOVUPS      (DI)(BX*4), Y4
+	VFMADD231PS  Y4, Y8, Y0
 	ADDQ         DX, DI
 	INCQ         SI
 	JMP          columns8_rows
@@ -1417,9 +1458,9 @@ tail:
 tail_rows:
 	CMPQ         SI, n+48(FP)
 	JGE          tail_store
-	VMOVSS       (DI)(BX*4), X2
-	VBROADCASTSS (AX)(SI*4), Y4
-	VFMADD231PS  Y2, Y4, Y0
+	VBROADCASTSS (AX)(SI*4), Y8
+	VMOVSS       (DI)(BX*4), X4
+	VFMADD231PS  Y4, Y8, Y0
 	ADDQ         DX, DI
 	INCQ         SI
 	JMP          tail_rows
@@ -1442,6 +1483,7 @@ TEXT ·few2F32AVX2(SB), NOSPLIT, $0-104
 	MOVQ rows+32(FP), DX
 	MOVQ stride+40(FP), BX
 	MOVQ ahead+48(FP), SI
+	ADDQ DX, SI
 	XORQ DI, DI
 
 block:
@@ -1468,14 +1510,11 @@ block:
 	JLT    block_vectors
 
 block_lines:
-	LEAQ        (R9)(R8*4), R14
-	PREFETCHT0  (R14)(SI*1)
-	LEAQ        (R10)(R8*4), R14
-	PREFETCHT0  (R14)(SI*1)
-	LEAQ        (R11)(R8*4), R14
-	PREFETCHT0  (R14)(SI*1)
-	LEAQ        (R12)(R8*4), R14
-	PREFETCHT0  (R14)(SI*1)
+	PREFETCHT1  (SI)
+	PREFETCHT1  64(SI)
+	PREFETCHT1  128(SI)
+	PREFETCHT1  192(SI)
+	ADDQ        $+256, SI
 	VMOVUPS     (R9)(R8*4), Y8
 	VMOVUPS     (R10)(R8*4), Y9
 	VMOVUPS     (R11)(R8*4), Y10
@@ -1592,8 +1631,8 @@ rest:
 	JLT    rest_vectors
 
 rest_lines:
-	LEAQ        (R9)(R8*4), R11
-	PREFETCHT0  (R11)(SI*1)
+	PREFETCHT1  (SI)
+	ADDQ        $+64, SI
 	VMOVUPS     (R9)(R8*4), Y8
 	VMOVUPS     (AX)(R8*4), Y12
 	VFMADD231PS Y8, Y12, Y0
@@ -1662,8 +1701,66 @@ TEXT ·mix2F32AVX2(SB), NOSPLIT, $0-96
 	MOVQ dim+56(FP), BX
 	SHLQ $0x02, BX
 	MOVQ ahead+40(FP), R9
+	ADDQ DX, R9
 	XORQ SI, SI
 
+columns32:
+	MOVQ    dim+56(FP), DI
+	SUBQ    SI, DI
+	CMPQ    DI, $0x20
+	JLT     columns32_next
+	MOVQ    acc0+64(FP), DI
+	VMOVUPS (DI)(SI*4), Y0
+	VMOVUPS 32(DI)(SI*4), Y1
+	VMOVUPS 64(DI)(SI*4), Y2
+	VMOVUPS 96(DI)(SI*4), Y3
+	MOVQ    acc1+72(FP), DI
+	VMOVUPS (DI)(SI*4), Y4
+	VMOVUPS 32(DI)(SI*4), Y5
+	VMOVUPS 64(DI)(SI*4), Y6
+	VMOVUPS 96(DI)(SI*4), Y7
+	XORQ    DI, DI
+	MOVQ    DX, R8
+
+columns32_rows:
+	CMPQ         DI, n+48(FP)
+	JGE          columns32_store
+	PREFETCHT1   (R9)
+	PREFETCHT1   64(R9)
+	ADDQ         $+128, R9
+	VBROADCASTSS (AX)(DI*4), Y12
+	VBROADCASTSS (CX)(DI*4), Y13
+	VMOVUPS      (R8)(SI*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y4
+	VMOVUPS      32(R8)(SI*4), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y5
+	VMOVUPS      64(R8)(SI*4), Y10
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y10, Y13, Y6
+	VMOVUPS      96(R8)(SI*4), Y11
+	VFMADD231PS  Y11, Y12, Y3
+	VFMADD231PS  Y11, Y13, Y7
+	ADDQ         BX, R8
+	INCQ         DI
+	JMP          columns32_rows
+
+columns32_store:
+	MOVQ    acc0+64(FP), DI
+	VMOVUPS Y0, (DI)(SI*4)
+	VMOVUPS Y1, 32(DI)(SI*4)
+	VMOVUPS Y2, 64(DI)(SI*4)
+	VMOVUPS Y3, 96(DI)(SI*4)
+	MOVQ    acc1+72(FP), DI
+	VMOVUPS Y4, (DI)(SI*4)
+	VMOVUPS Y5, 32(DI)(SI*4)
+	VMOVUPS Y6, 64(DI)(SI*4)
+	VMOVUPS Y7, 96(DI)(SI*4)
+	ADDQ    $0x20, SI
+	JMP     columns32
+
+columns32_next:
 columns16:
 	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
@@ -1681,16 +1778,16 @@ columns16:
 columns16_rows:
 	CMPQ         DI, n+48(FP)
 	JGE          columns16_store
-	LEAQ         (R8)(SI*4), R10
-	PREFETCHT0   (R10)(R9*1)
-	VMOVUPS      (R8)(SI*4), Y4
-	VMOVUPS      32(R8)(SI*4), Y5
-	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (CX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y2
-	VFMADD231PS  Y5, Y6, Y3
+	PREFETCHT1   (R9)
+	ADDQ         $+64, R9
+	VBROADCASTSS (AX)(DI*4), Y12
+	VBROADCASTSS (CX)(DI*4), Y13
+	VMOVUPS      (R8)(SI*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VMOVUPS      32(R8)(SI*4), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
 	ADDQ         BX, R8
 	INCQ         DI
 	JMP          columns16_rows
@@ -1721,13 +1818,13 @@ columns8:
 columns8_rows:
 	CMPQ         DI, n+48(FP)
 	JGE          columns8_store
-	LEAQ         (R8)(SI*4), R10
-	PREFETCHT0   (R10)(R9*1)
-	VMOVUPS      (R8)(SI*4), Y4
-	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VBROADCASTSS (CX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y1
+	PREFETCHT1   (R9)
+	ADDQ         $+32, R9
+	VBROADCASTSS (AX)(DI*4), Y12
+	VBROADCASTSS (CX)(DI*4), Y13
+	VMOVUPS      (R8)(SI*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
 	ADDQ         BX, R8
 	INCQ         DI
 	JMP          columns8_rows
@@ -1756,11 +1853,11 @@ tail:
 tail_rows:
 	CMPQ         DI, n+48(FP)
 	JGE          tail_store
-	VMOVSS       (R8)(SI*4), X4
-	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VBROADCASTSS (CX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y1
+	VBROADCASTSS (AX)(DI*4), Y12
+	VBROADCASTSS (CX)(DI*4), Y13
+	VMOVSS       (R8)(SI*4), X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
 	ADDQ         BX, R8
 	INCQ         DI
 	JMP          tail_rows
@@ -1787,6 +1884,7 @@ TEXT ·few4F32AVX2(SB), NOSPLIT, $0-104
 	MOVQ rows+32(FP), SI
 	MOVQ stride+40(FP), DI
 	MOVQ ahead+48(FP), R8
+	ADDQ SI, R8
 	XORQ R9, R9
 
 block:
@@ -1811,10 +1909,9 @@ block:
 	JLT    block_vectors
 
 block_lines:
-	LEAQ        (R11)(R10*4), R14
-	PREFETCHT0  (R14)(R8*1)
-	LEAQ        (R12)(R10*4), R14
-	PREFETCHT0  (R14)(R8*1)
+	PREFETCHT1  (R8)
+	PREFETCHT1  64(R8)
+	ADDQ        $+128, R8
 	VMOVUPS     (R11)(R10*4), Y8
 	VMOVUPS     (R12)(R10*4), Y9
 	VMOVUPS     (AX)(R10*4), Y12
@@ -1935,8 +2032,8 @@ rest:
 	JLT    rest_vectors
 
 rest_lines:
-	LEAQ        (R11)(R10*4), R13
-	PREFETCHT0  (R13)(R8*1)
+	PREFETCHT1  (R8)
+	ADDQ        $+64, R8
 	VMOVUPS     (R11)(R10*4), Y8
 	VMOVUPS     (AX)(R10*4), Y12
 	VFMADD231PS Y8, Y12, Y0
@@ -2035,6 +2132,7 @@ TEXT ·mix4F32AVX2(SB), NOSPLIT, $0-96
 	MOVQ dim+56(FP), DI
 	SHLQ $0x02, DI
 	MOVQ ahead+40(FP), R11
+	ADDQ SI, R11
 	XORQ R8, R8
 
 columns16:
@@ -2060,22 +2158,22 @@ columns16:
 columns16_rows:
 	CMPQ         R9, n+48(FP)
 	JGE          columns16_store
-	LEAQ         (R10)(R8*4), R12
-	PREFETCHT0   (R12)(R11*1)
+	PREFETCHT1   (R11)
+	ADDQ         $+64, R11
+	VBROADCASTSS (AX)(R9*4), Y12
+	VBROADCASTSS (CX)(R9*4), Y13
+	VBROADCASTSS (DX)(R9*4), Y14
+	VBROADCASTSS (BX)(R9*4), Y15
 	VMOVUPS      (R10)(R8*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VFMADD231PS  Y8, Y14, Y4
+	VFMADD231PS  Y8, Y15, Y6
 	VMOVUPS      32(R10)(R8*4), Y9
-	VBROADCASTSS (AX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y0
-	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (CX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y2
-	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (DX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y4
-	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS (BX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y6
-	VFMADD231PS  Y9, Y10, Y7
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	VFMADD231PS  Y9, Y14, Y5
+	VFMADD231PS  Y9, Y15, Y7
 	ADDQ         DI, R10
 	INCQ         R9
 	JMP          columns16_rows
@@ -2116,17 +2214,17 @@ columns8:
 columns8_rows:
 	CMPQ         R9, n+48(FP)
 	JGE          columns8_store
-	LEAQ         (R10)(R8*4), R12
-	PREFETCHT0   (R12)(R11*1)
+	PREFETCHT1   (R11)
+	ADDQ         $+32, R11
+	VBROADCASTSS (AX)(R9*4), Y12
+	VBROADCASTSS (CX)(R9*4), Y13
+	VBROADCASTSS (DX)(R9*4), Y14
+	VBROADCASTSS (BX)(R9*4), Y15
 	VMOVUPS      (R10)(R8*4), Y8
-	VBROADCASTSS (AX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y0
-	VBROADCASTSS (CX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y1
-	VBROADCASTSS (DX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y2
-	VBROADCASTSS (BX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y3
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
 	ADDQ         DI, R10
 	INCQ         R9
 	JMP          columns8_rows
@@ -2163,15 +2261,15 @@ tail:
 tail_rows:
 	CMPQ         R9, n+48(FP)
 	JGE          tail_store
+	VBROADCASTSS (AX)(R9*4), Y12
+	VBROADCASTSS (CX)(R9*4), Y13
+	VBROADCASTSS (DX)(R9*4), Y14
+	VBROADCASTSS (BX)(R9*4), Y15
 	VMOVSS       (R10)(R8*4), X8
-	VBROADCASTSS (AX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y0
-	VBROADCASTSS (CX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y1
-	VBROADCASTSS (DX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y2
-	VBROADCASTSS (BX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y3
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
 	ADDQ         DI, R10
 	INCQ         R9
 	JMP          tail_rows
@@ -2295,6 +2393,7 @@ TEXT ·few1BF16AVX2(SB), NOSPLIT, $0-104
 	MOVQ rows+32(FP), CX
 	MOVQ stride+40(FP), DX
 	MOVQ ahead+48(FP), BX
+	ADDQ CX, BX
 	XORQ SI, SI
 
 block:
@@ -2317,14 +2416,11 @@ block:
 	JLT    block_vectors
 
 block_lines:
-	LEAQ        (R8)(DI*2), R13
-	PREFETCHT0  (R13)(BX*1)
-	LEAQ        (R9)(DI*2), R13
-	PREFETCHT0  (R13)(BX*1)
-	LEAQ        (R10)(DI*2), R13
-	PREFETCHT0  (R13)(BX*1)
-	LEAQ        (R11)(DI*2), R13
-	PREFETCHT0  (R13)(BX*1)
+	PREFETCHT1  (BX)
+	PREFETCHT1  64(BX)
+	PREFETCHT1  128(BX)
+	PREFETCHT1  192(BX)
+	ADDQ        $+256, BX
 	VPMOVZXWD   (R8)(DI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
 	VPMOVZXWD   (R9)(DI*2), Y9
@@ -2454,8 +2550,8 @@ rest:
 	JLT    rest_vectors
 
 rest_lines:
-	LEAQ        (R8)(DI*2), R10
-	PREFETCHT0  (R10)(BX*1)
+	PREFETCHT1  (BX)
+	ADDQ        $+64, BX
 	VPMOVZXWD   (R8)(DI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
 	VMOVUPS     (AX)(DI*4), Y12
@@ -2522,8 +2618,54 @@ TEXT ·mix1BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ dim+56(FP), DX
 	SHLQ $0x01, DX
 	MOVQ ahead+40(FP), R8
+	ADDQ CX, R8
 	XORQ BX, BX
 
+columns32:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x20
+	JLT     columns32_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Y0
+	VMOVUPS 32(SI)(BX*4), Y1
+	VMOVUPS 64(SI)(BX*4), Y2
+	VMOVUPS 96(SI)(BX*4), Y3
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns32_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns32_store
+	PREFETCHT1   (R8)
+	ADDQ         $+64, R8
+	VBROADCASTSS (AX)(SI*4), Y8
+	VPMOVZXWD    (DI)(BX*2), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VPMOVZXWD    16(DI)(BX*2), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y5, Y8, Y1
+	VPMOVZXWD    32(DI)(BX*2), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VFMADD231PS  Y6, Y8, Y2
+	VPMOVZXWD    48(DI)(BX*2), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns32_rows
+
+columns32_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Y0, (SI)(BX*4)
+	VMOVUPS Y1, 32(SI)(BX*4)
+	VMOVUPS Y2, 64(SI)(BX*4)
+	VMOVUPS Y3, 96(SI)(BX*4)
+	ADDQ    $0x20, BX
+	JMP     columns32
+
+columns32_next:
 columns16:
 	MOVQ    dim+56(FP), SI
 	SUBQ    BX, SI
@@ -2538,15 +2680,15 @@ columns16:
 columns16_rows:
 	CMPQ         SI, n+48(FP)
 	JGE          columns16_store
-	LEAQ         (DI)(BX*2), R9
-	PREFETCHT0   (R9)(R8*1)
-	VPMOVZXWD    (DI)(BX*2), Y2
-	VPSLLD       $0x10, Y2, Y2
-	VPMOVZXWD    16(DI)(BX*2), Y3
-	VPSLLD       $0x10, Y3, Y3
-	VBROADCASTSS (AX)(SI*4), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
+	PREFETCHT1   (R8)
+	ADDQ         $+32, R8
+	VBROADCASTSS (AX)(SI*4), Y8
+	VPMOVZXWD    (DI)(BX*2), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VPMOVZXWD    16(DI)(BX*2), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y5, Y8, Y1
 	ADDQ         DX, DI
 	INCQ         SI
 	JMP          columns16_rows
@@ -2572,12 +2714,12 @@ columns8:
 columns8_rows:
 	CMPQ         SI, n+48(FP)
 	JGE          columns8_store
-	LEAQ         (DI)(BX*2), R9
-	PREFETCHT0   (R9)(R8*1)
-	VPMOVZXWD    (DI)(BX*2), Y2
-	VPSLLD       $0x10, Y2, Y2
-	VBROADCASTSS (AX)(SI*4), Y4
-	VFMADD231PS  Y2, Y4, Y0
+	PREFETCHT1   (R8)
+	ADDQ         $+16, R8
+	VBROADCASTSS (AX)(SI*4), Y8
+	VPMOVZXWD    (DI)(BX*2), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VFMADD231PS  Y4, Y8, Y0
 	ADDQ         DX, DI
 	INCQ         SI
 	JMP          columns8_rows
@@ -2602,11 +2744,11 @@ tail:
 tail_rows:
 	CMPQ         SI, n+48(FP)
 	JGE          tail_store
+	VBROADCASTSS (AX)(SI*4), Y8
 	MOVWLZX      (DI)(BX*2), R8
 	SHLL         $0x10, R8
-	VMOVD        R8, X2
-	VBROADCASTSS (AX)(SI*4), Y4
-	VFMADD231PS  Y2, Y4, Y0
+	VMOVD        R8, X4
+	VFMADD231PS  Y4, Y8, Y0
 	ADDQ         DX, DI
 	INCQ         SI
 	JMP          tail_rows
@@ -2629,6 +2771,7 @@ TEXT ·few2BF16AVX2(SB), NOSPLIT, $0-104
 	MOVQ rows+32(FP), DX
 	MOVQ stride+40(FP), BX
 	MOVQ ahead+48(FP), SI
+	ADDQ DX, SI
 	XORQ DI, DI
 
 block:
@@ -2655,14 +2798,11 @@ block:
 	JLT    block_vectors
 
 block_lines:
-	LEAQ        (R9)(R8*2), R14
-	PREFETCHT0  (R14)(SI*1)
-	LEAQ        (R10)(R8*2), R14
-	PREFETCHT0  (R14)(SI*1)
-	LEAQ        (R11)(R8*2), R14
-	PREFETCHT0  (R14)(SI*1)
-	LEAQ        (R12)(R8*2), R14
-	PREFETCHT0  (R14)(SI*1)
+	PREFETCHT1  (SI)
+	PREFETCHT1  64(SI)
+	PREFETCHT1  128(SI)
+	PREFETCHT1  192(SI)
+	ADDQ        $+256, SI
 	VPMOVZXWD   (R9)(R8*2), Y8
 	VPSLLD      $0x10, Y8, Y8
 	VPMOVZXWD   (R10)(R8*2), Y9
@@ -2835,8 +2975,8 @@ rest:
 	JLT    rest_vectors
 
 rest_lines:
-	LEAQ        (R9)(R8*2), R11
-	PREFETCHT0  (R11)(SI*1)
+	PREFETCHT1  (SI)
+	ADDQ        $+64, SI
 	VPMOVZXWD   (R9)(R8*2), Y8
 	VPSLLD      $0x10, Y8, Y8
 	VMOVUPS     (AX)(R8*4), Y12
@@ -2922,8 +3062,69 @@ TEXT ·mix2BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ dim+56(FP), BX
 	SHLQ $0x01, BX
 	MOVQ ahead+40(FP), R9
+	ADDQ DX, R9
 	XORQ SI, SI
 
+columns32:
+	MOVQ    dim+56(FP), DI
+	SUBQ    SI, DI
+	CMPQ    DI, $0x20
+	JLT     columns32_next
+	MOVQ    acc0+64(FP), DI
+	VMOVUPS (DI)(SI*4), Y0
+	VMOVUPS 32(DI)(SI*4), Y1
+	VMOVUPS 64(DI)(SI*4), Y2
+	VMOVUPS 96(DI)(SI*4), Y3
+	MOVQ    acc1+72(FP), DI
+	VMOVUPS (DI)(SI*4), Y4
+	VMOVUPS 32(DI)(SI*4), Y5
+	VMOVUPS 64(DI)(SI*4), Y6
+	VMOVUPS 96(DI)(SI*4), Y7
+	XORQ    DI, DI
+	MOVQ    DX, R8
+
+columns32_rows:
+	CMPQ         DI, n+48(FP)
+	JGE          columns32_store
+	PREFETCHT1   (R9)
+	ADDQ         $+64, R9
+	VBROADCASTSS (AX)(DI*4), Y12
+	VBROADCASTSS (CX)(DI*4), Y13
+	VPMOVZXWD    (R8)(SI*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y4
+	VPMOVZXWD    16(R8)(SI*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y5
+	VPMOVZXWD    32(R8)(SI*2), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y10, Y13, Y6
+	VPMOVZXWD    48(R8)(SI*2), Y11
+	VPSLLD       $0x10, Y11, Y11
+	VFMADD231PS  Y11, Y12, Y3
+	VFMADD231PS  Y11, Y13, Y7
+	ADDQ         BX, R8
+	INCQ         DI
+	JMP          columns32_rows
+
+columns32_store:
+	MOVQ    acc0+64(FP), DI
+	VMOVUPS Y0, (DI)(SI*4)
+	VMOVUPS Y1, 32(DI)(SI*4)
+	VMOVUPS Y2, 64(DI)(SI*4)
+	VMOVUPS Y3, 96(DI)(SI*4)
+	MOVQ    acc1+72(FP), DI
+	VMOVUPS Y4, (DI)(SI*4)
+	VMOVUPS Y5, 32(DI)(SI*4)
+	VMOVUPS Y6, 64(DI)(SI*4)
+	VMOVUPS Y7, 96(DI)(SI*4)
+	ADDQ    $0x20, SI
+	JMP     columns32
+
+columns32_next:
 columns16:
 	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
@@ -2941,18 +3142,18 @@ columns16:
 columns16_rows:
 	CMPQ         DI, n+48(FP)
 	JGE          columns16_store
-	LEAQ         (R8)(SI*2), R10
-	PREFETCHT0   (R10)(R9*1)
-	VPMOVZXWD    (R8)(SI*2), Y4
-	VPSLLD       $0x10, Y4, Y4
-	VPMOVZXWD    16(R8)(SI*2), Y5
-	VPSLLD       $0x10, Y5, Y5
-	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (CX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y2
-	VFMADD231PS  Y5, Y6, Y3
+	PREFETCHT1   (R9)
+	ADDQ         $+32, R9
+	VBROADCASTSS (AX)(DI*4), Y12
+	VBROADCASTSS (CX)(DI*4), Y13
+	VPMOVZXWD    (R8)(SI*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VPMOVZXWD    16(R8)(SI*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
 	ADDQ         BX, R8
 	INCQ         DI
 	JMP          columns16_rows
@@ -2983,14 +3184,14 @@ columns8:
 columns8_rows:
 	CMPQ         DI, n+48(FP)
 	JGE          columns8_store
-	LEAQ         (R8)(SI*2), R10
-	PREFETCHT0   (R10)(R9*1)
-	VPMOVZXWD    (R8)(SI*2), Y4
-	VPSLLD       $0x10, Y4, Y4
-	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VBROADCASTSS (CX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y1
+	PREFETCHT1   (R9)
+	ADDQ         $+16, R9
+	VBROADCASTSS (AX)(DI*4), Y12
+	VBROADCASTSS (CX)(DI*4), Y13
+	VPMOVZXWD    (R8)(SI*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
 	ADDQ         BX, R8
 	INCQ         DI
 	JMP          columns8_rows
@@ -3019,13 +3220,13 @@ tail:
 tail_rows:
 	CMPQ         DI, n+48(FP)
 	JGE          tail_store
+	VBROADCASTSS (AX)(DI*4), Y12
+	VBROADCASTSS (CX)(DI*4), Y13
 	MOVWLZX      (R8)(SI*2), R9
 	SHLL         $0x10, R9
-	VMOVD        R9, X4
-	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VBROADCASTSS (CX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y1
+	VMOVD        R9, X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
 	ADDQ         BX, R8
 	INCQ         DI
 	JMP          tail_rows
@@ -3052,6 +3253,7 @@ TEXT ·few4BF16AVX2(SB), NOSPLIT, $0-104
 	MOVQ rows+32(FP), SI
 	MOVQ stride+40(FP), DI
 	MOVQ ahead+48(FP), R8
+	ADDQ SI, R8
 	XORQ R9, R9
 
 block:
@@ -3076,10 +3278,9 @@ block:
 	JLT    block_vectors
 
 block_lines:
-	LEAQ        (R11)(R10*2), R14
-	PREFETCHT0  (R14)(R8*1)
-	LEAQ        (R12)(R10*2), R14
-	PREFETCHT0  (R14)(R8*1)
+	PREFETCHT1  (R8)
+	PREFETCHT1  64(R8)
+	ADDQ        $+128, R8
 	VPMOVZXWD   (R11)(R10*2), Y8
 	VPSLLD      $0x10, Y8, Y8
 	VPMOVZXWD   (R12)(R10*2), Y9
@@ -3242,8 +3443,8 @@ rest:
 	JLT    rest_vectors
 
 rest_lines:
-	LEAQ        (R11)(R10*2), R13
-	PREFETCHT0  (R13)(R8*1)
+	PREFETCHT1  (R8)
+	ADDQ        $+64, R8
 	VPMOVZXWD   (R11)(R10*2), Y8
 	VPSLLD      $0x10, Y8, Y8
 	VMOVUPS     (AX)(R10*4), Y12
@@ -3367,6 +3568,7 @@ TEXT ·mix4BF16AVX2(SB), NOSPLIT, $0-96
 	MOVQ dim+56(FP), DI
 	SHLQ $0x01, DI
 	MOVQ ahead+40(FP), R11
+	ADDQ SI, R11
 	XORQ R8, R8
 
 columns16:
@@ -3392,24 +3594,24 @@ columns16:
 columns16_rows:
 	CMPQ         R9, n+48(FP)
 	JGE          columns16_store
-	LEAQ         (R10)(R8*2), R12
-	PREFETCHT0   (R12)(R11*1)
+	PREFETCHT1   (R11)
+	ADDQ         $+32, R11
+	VBROADCASTSS (AX)(R9*4), Y12
+	VBROADCASTSS (CX)(R9*4), Y13
+	VBROADCASTSS (DX)(R9*4), Y14
+	VBROADCASTSS (BX)(R9*4), Y15
 	VPMOVZXWD    (R10)(R8*2), Y8
 	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VFMADD231PS  Y8, Y14, Y4
+	VFMADD231PS  Y8, Y15, Y6
 	VPMOVZXWD    16(R10)(R8*2), Y9
 	VPSLLD       $0x10, Y9, Y9
-	VBROADCASTSS (AX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y0
-	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (CX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y2
-	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (DX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y4
-	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS (BX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y6
-	VFMADD231PS  Y9, Y10, Y7
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	VFMADD231PS  Y9, Y14, Y5
+	VFMADD231PS  Y9, Y15, Y7
 	ADDQ         DI, R10
 	INCQ         R9
 	JMP          columns16_rows
@@ -3450,18 +3652,18 @@ columns8:
 columns8_rows:
 	CMPQ         R9, n+48(FP)
 	JGE          columns8_store
-	LEAQ         (R10)(R8*2), R12
-	PREFETCHT0   (R12)(R11*1)
+	PREFETCHT1   (R11)
+	ADDQ         $+16, R11
+	VBROADCASTSS (AX)(R9*4), Y12
+	VBROADCASTSS (CX)(R9*4), Y13
+	VBROADCASTSS (DX)(R9*4), Y14
+	VBROADCASTSS (BX)(R9*4), Y15
 	VPMOVZXWD    (R10)(R8*2), Y8
 	VPSLLD       $0x10, Y8, Y8
-	VBROADCASTSS (AX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y0
-	VBROADCASTSS (CX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y1
-	VBROADCASTSS (DX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y2
-	VBROADCASTSS (BX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y3
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
 	ADDQ         DI, R10
 	INCQ         R9
 	JMP          columns8_rows
@@ -3498,17 +3700,17 @@ tail:
 tail_rows:
 	CMPQ         R9, n+48(FP)
 	JGE          tail_store
+	VBROADCASTSS (AX)(R9*4), Y12
+	VBROADCASTSS (CX)(R9*4), Y13
+	VBROADCASTSS (DX)(R9*4), Y14
+	VBROADCASTSS (BX)(R9*4), Y15
 	MOVWLZX      (R10)(R8*2), R11
 	SHLL         $0x10, R11
 	VMOVD        R11, X8
-	VBROADCASTSS (AX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y0
-	VBROADCASTSS (CX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y1
-	VBROADCASTSS (DX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y2
-	VBROADCASTSS (BX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y3
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
 	ADDQ         DI, R10
 	INCQ         R9
 	JMP          tail_rows
@@ -3607,6 +3809,7 @@ TEXT ·few1F16AVX2(SB), NOSPLIT, $0-104
 	MOVQ rows+32(FP), CX
 	MOVQ stride+40(FP), DX
 	MOVQ ahead+48(FP), BX
+	ADDQ CX, BX
 	XORQ SI, SI
 
 block:
@@ -3629,14 +3832,11 @@ block:
 	JLT    block_vectors
 
 block_lines:
-	LEAQ        (R8)(DI*2), R13
-	PREFETCHT0  (R13)(BX*1)
-	LEAQ        (R9)(DI*2), R13
-	PREFETCHT0  (R13)(BX*1)
-	LEAQ        (R10)(DI*2), R13
-	PREFETCHT0  (R13)(BX*1)
-	LEAQ        (R11)(DI*2), R13
-	PREFETCHT0  (R13)(BX*1)
+	PREFETCHT1  (BX)
+	PREFETCHT1  64(BX)
+	PREFETCHT1  128(BX)
+	PREFETCHT1  192(BX)
+	ADDQ        $+256, BX
 	VCVTPH2PS   (R8)(DI*2), Y8
 	VCVTPH2PS   (R9)(DI*2), Y9
 	VCVTPH2PS   (R10)(DI*2), Y10
@@ -3746,8 +3946,8 @@ rest:
 	JLT    rest_vectors
 
 rest_lines:
-	LEAQ        (R8)(DI*2), R10
-	PREFETCHT0  (R10)(BX*1)
+	PREFETCHT1  (BX)
+	ADDQ        $+64, BX
 	VCVTPH2PS   (R8)(DI*2), Y8
 	VMOVUPS     (AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
@@ -3809,8 +4009,50 @@ TEXT ·mix1F16AVX2(SB), NOSPLIT, $0-96
 	MOVQ dim+56(FP), DX
 	SHLQ $0x01, DX
 	MOVQ ahead+40(FP), R8
+	ADDQ CX, R8
 	XORQ BX, BX
 
+columns32:
+	MOVQ    dim+56(FP), SI
+	SUBQ    BX, SI
+	CMPQ    SI, $0x20
+	JLT     columns32_next
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS (SI)(BX*4), Y0
+	VMOVUPS 32(SI)(BX*4), Y1
+	VMOVUPS 64(SI)(BX*4), Y2
+	VMOVUPS 96(SI)(BX*4), Y3
+	XORQ    SI, SI
+	MOVQ    CX, DI
+
+columns32_rows:
+	CMPQ         SI, n+48(FP)
+	JGE          columns32_store
+	PREFETCHT1   (R8)
+	ADDQ         $+64, R8
+	VBROADCASTSS (AX)(SI*4), Y8
+	VCVTPH2PS    (DI)(BX*2), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VCVTPH2PS    16(DI)(BX*2), Y5
+	VFMADD231PS  Y5, Y8, Y1
+	VCVTPH2PS    32(DI)(BX*2), Y6
+	VFMADD231PS  Y6, Y8, Y2
+	VCVTPH2PS    48(DI)(BX*2), Y7
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         DX, DI
+	INCQ         SI
+	JMP          columns32_rows
+
+columns32_store:
+	MOVQ    acc0+64(FP), SI
+	VMOVUPS Y0, (SI)(BX*4)
+	VMOVUPS Y1, 32(SI)(BX*4)
+	VMOVUPS Y2, 64(SI)(BX*4)
+	VMOVUPS Y3, 96(SI)(BX*4)
+	ADDQ    $0x20, BX
+	JMP     columns32
+
+columns32_next:
 columns16:
 	MOVQ    dim+56(FP), SI
 	SUBQ    BX, SI
@@ -3825,13 +4067,13 @@ columns16:
 columns16_rows:
 	CMPQ         SI, n+48(FP)
 	JGE          columns16_store
-	LEAQ         (DI)(BX*2), R9
-	PREFETCHT0   (R9)(R8*1)
-	VCVTPH2PS    (DI)(BX*2), Y2
-	VCVTPH2PS    16(DI)(BX*2), Y3
-	VBROADCASTSS (AX)(SI*4), Y4
-	VFMADD231PS  Y2, Y4, Y0
-	VFMADD231PS  Y3, Y4, Y1
+	PREFETCHT1   (R8)
+	ADDQ         $+32, R8
+	VBROADCASTSS (AX)(SI*4), Y8
+	VCVTPH2PS    (DI)(BX*2), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VCVTPH2PS    16(DI)(BX*2), Y5
+	VFMADD231PS  Y5, Y8, Y1
 	ADDQ         DX, DI
 	INCQ         SI
 	JMP          columns16_rows
@@ -3857,11 +4099,11 @@ columns8:
 columns8_rows:
 	CMPQ         SI, n+48(FP)
 	JGE          columns8_store
-	LEAQ         (DI)(BX*2), R9
-	PREFETCHT0   (R9)(R8*1)
-	VCVTPH2PS    (DI)(BX*2), Y2
-	VBROADCASTSS (AX)(SI*4), Y4
-	VFMADD231PS  Y2, Y4, Y0
+	PREFETCHT1   (R8)
+	ADDQ         $+16, R8
+	VBROADCASTSS (AX)(SI*4), Y8
+	VCVTPH2PS    (DI)(BX*2), Y4
+	VFMADD231PS  Y4, Y8, Y0
 	ADDQ         DX, DI
 	INCQ         SI
 	JMP          columns8_rows
@@ -3886,11 +4128,11 @@ tail:
 tail_rows:
 	CMPQ         SI, n+48(FP)
 	JGE          tail_store
+	VBROADCASTSS (AX)(SI*4), Y8
 	MOVWLZX      (DI)(BX*2), R8
-	VMOVD        R8, X2
-	VCVTPH2PS    X2, X2
-	VBROADCASTSS (AX)(SI*4), Y4
-	VFMADD231PS  Y2, Y4, Y0
+	VMOVD        R8, X4
+	VCVTPH2PS    X4, X4
+	VFMADD231PS  Y4, Y8, Y0
 	ADDQ         DX, DI
 	INCQ         SI
 	JMP          tail_rows
@@ -3913,6 +4155,7 @@ TEXT ·few2F16AVX2(SB), NOSPLIT, $0-104
 	MOVQ rows+32(FP), DX
 	MOVQ stride+40(FP), BX
 	MOVQ ahead+48(FP), SI
+	ADDQ DX, SI
 	XORQ DI, DI
 
 block:
@@ -3939,14 +4182,11 @@ block:
 	JLT    block_vectors
 
 block_lines:
-	LEAQ        (R9)(R8*2), R14
-	PREFETCHT0  (R14)(SI*1)
-	LEAQ        (R10)(R8*2), R14
-	PREFETCHT0  (R14)(SI*1)
-	LEAQ        (R11)(R8*2), R14
-	PREFETCHT0  (R14)(SI*1)
-	LEAQ        (R12)(R8*2), R14
-	PREFETCHT0  (R14)(SI*1)
+	PREFETCHT1  (SI)
+	PREFETCHT1  64(SI)
+	PREFETCHT1  128(SI)
+	PREFETCHT1  192(SI)
+	ADDQ        $+256, SI
 	VCVTPH2PS   (R9)(R8*2), Y8
 	VCVTPH2PS   (R10)(R8*2), Y9
 	VCVTPH2PS   (R11)(R8*2), Y10
@@ -4099,8 +4339,8 @@ rest:
 	JLT    rest_vectors
 
 rest_lines:
-	LEAQ        (R9)(R8*2), R11
-	PREFETCHT0  (R11)(SI*1)
+	PREFETCHT1  (SI)
+	ADDQ        $+64, SI
 	VCVTPH2PS   (R9)(R8*2), Y8
 	VMOVUPS     (AX)(R8*4), Y12
 	VFMADD231PS Y8, Y12, Y0
@@ -4181,8 +4421,65 @@ TEXT ·mix2F16AVX2(SB), NOSPLIT, $0-96
 	MOVQ dim+56(FP), BX
 	SHLQ $0x01, BX
 	MOVQ ahead+40(FP), R9
+	ADDQ DX, R9
 	XORQ SI, SI
 
+columns32:
+	MOVQ    dim+56(FP), DI
+	SUBQ    SI, DI
+	CMPQ    DI, $0x20
+	JLT     columns32_next
+	MOVQ    acc0+64(FP), DI
+	VMOVUPS (DI)(SI*4), Y0
+	VMOVUPS 32(DI)(SI*4), Y1
+	VMOVUPS 64(DI)(SI*4), Y2
+	VMOVUPS 96(DI)(SI*4), Y3
+	MOVQ    acc1+72(FP), DI
+	VMOVUPS (DI)(SI*4), Y4
+	VMOVUPS 32(DI)(SI*4), Y5
+	VMOVUPS 64(DI)(SI*4), Y6
+	VMOVUPS 96(DI)(SI*4), Y7
+	XORQ    DI, DI
+	MOVQ    DX, R8
+
+columns32_rows:
+	CMPQ         DI, n+48(FP)
+	JGE          columns32_store
+	PREFETCHT1   (R9)
+	ADDQ         $+64, R9
+	VBROADCASTSS (AX)(DI*4), Y12
+	VBROADCASTSS (CX)(DI*4), Y13
+	VCVTPH2PS    (R8)(SI*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y4
+	VCVTPH2PS    16(R8)(SI*2), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y5
+	VCVTPH2PS    32(R8)(SI*2), Y10
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y10, Y13, Y6
+	VCVTPH2PS    48(R8)(SI*2), Y11
+	VFMADD231PS  Y11, Y12, Y3
+	VFMADD231PS  Y11, Y13, Y7
+	ADDQ         BX, R8
+	INCQ         DI
+	JMP          columns32_rows
+
+columns32_store:
+	MOVQ    acc0+64(FP), DI
+	VMOVUPS Y0, (DI)(SI*4)
+	VMOVUPS Y1, 32(DI)(SI*4)
+	VMOVUPS Y2, 64(DI)(SI*4)
+	VMOVUPS Y3, 96(DI)(SI*4)
+	MOVQ    acc1+72(FP), DI
+	VMOVUPS Y4, (DI)(SI*4)
+	VMOVUPS Y5, 32(DI)(SI*4)
+	VMOVUPS Y6, 64(DI)(SI*4)
+	VMOVUPS Y7, 96(DI)(SI*4)
+	ADDQ    $0x20, SI
+	JMP     columns32
+
+columns32_next:
 columns16:
 	MOVQ    dim+56(FP), DI
 	SUBQ    SI, DI
@@ -4200,16 +4497,16 @@ columns16:
 columns16_rows:
 	CMPQ         DI, n+48(FP)
 	JGE          columns16_store
-	LEAQ         (R8)(SI*2), R10
-	PREFETCHT0   (R10)(R9*1)
-	VCVTPH2PS    (R8)(SI*2), Y4
-	VCVTPH2PS    16(R8)(SI*2), Y5
-	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VFMADD231PS  Y5, Y6, Y1
-	VBROADCASTSS (CX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y2
-	VFMADD231PS  Y5, Y6, Y3
+	PREFETCHT1   (R9)
+	ADDQ         $+32, R9
+	VBROADCASTSS (AX)(DI*4), Y12
+	VBROADCASTSS (CX)(DI*4), Y13
+	VCVTPH2PS    (R8)(SI*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VCVTPH2PS    16(R8)(SI*2), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
 	ADDQ         BX, R8
 	INCQ         DI
 	JMP          columns16_rows
@@ -4240,13 +4537,13 @@ columns8:
 columns8_rows:
 	CMPQ         DI, n+48(FP)
 	JGE          columns8_store
-	LEAQ         (R8)(SI*2), R10
-	PREFETCHT0   (R10)(R9*1)
-	VCVTPH2PS    (R8)(SI*2), Y4
-	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VBROADCASTSS (CX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y1
+	PREFETCHT1   (R9)
+	ADDQ         $+16, R9
+	VBROADCASTSS (AX)(DI*4), Y12
+	VBROADCASTSS (CX)(DI*4), Y13
+	VCVTPH2PS    (R8)(SI*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
 	ADDQ         BX, R8
 	INCQ         DI
 	JMP          columns8_rows
@@ -4275,13 +4572,13 @@ tail:
 tail_rows:
 	CMPQ         DI, n+48(FP)
 	JGE          tail_store
+	VBROADCASTSS (AX)(DI*4), Y12
+	VBROADCASTSS (CX)(DI*4), Y13
 	MOVWLZX      (R8)(SI*2), R9
-	VMOVD        R9, X4
-	VCVTPH2PS    X4, X4
-	VBROADCASTSS (AX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y0
-	VBROADCASTSS (CX)(DI*4), Y6
-	VFMADD231PS  Y4, Y6, Y1
+	VMOVD        R9, X8
+	VCVTPH2PS    X8, X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
 	ADDQ         BX, R8
 	INCQ         DI
 	JMP          tail_rows
@@ -4308,6 +4605,7 @@ TEXT ·few4F16AVX2(SB), NOSPLIT, $0-104
 	MOVQ rows+32(FP), SI
 	MOVQ stride+40(FP), DI
 	MOVQ ahead+48(FP), R8
+	ADDQ SI, R8
 	XORQ R9, R9
 
 block:
@@ -4332,10 +4630,9 @@ block:
 	JLT    block_vectors
 
 block_lines:
-	LEAQ        (R11)(R10*2), R14
-	PREFETCHT0  (R14)(R8*1)
-	LEAQ        (R12)(R10*2), R14
-	PREFETCHT0  (R14)(R8*1)
+	PREFETCHT1  (R8)
+	PREFETCHT1  64(R8)
+	ADDQ        $+128, R8
 	VCVTPH2PS   (R11)(R10*2), Y8
 	VCVTPH2PS   (R12)(R10*2), Y9
 	VMOVUPS     (AX)(R10*4), Y12
@@ -4488,8 +4785,8 @@ rest:
 	JLT    rest_vectors
 
 rest_lines:
-	LEAQ        (R11)(R10*2), R13
-	PREFETCHT0  (R13)(R8*1)
+	PREFETCHT1  (R8)
+	ADDQ        $+64, R8
 	VCVTPH2PS   (R11)(R10*2), Y8
 	VMOVUPS     (AX)(R10*4), Y12
 	VFMADD231PS Y8, Y12, Y0
@@ -4608,6 +4905,7 @@ TEXT ·mix4F16AVX2(SB), NOSPLIT, $0-96
 	MOVQ dim+56(FP), DI
 	SHLQ $0x01, DI
 	MOVQ ahead+40(FP), R11
+	ADDQ SI, R11
 	XORQ R8, R8
 
 columns16:
@@ -4633,22 +4931,22 @@ columns16:
 columns16_rows:
 	CMPQ         R9, n+48(FP)
 	JGE          columns16_store
-	LEAQ         (R10)(R8*2), R12
-	PREFETCHT0   (R12)(R11*1)
+	PREFETCHT1   (R11)
+	ADDQ         $+32, R11
+	VBROADCASTSS (AX)(R9*4), Y12
+	VBROADCASTSS (CX)(R9*4), Y13
+	VBROADCASTSS (DX)(R9*4), Y14
+	VBROADCASTSS (BX)(R9*4), Y15
 	VCVTPH2PS    (R10)(R8*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VFMADD231PS  Y8, Y14, Y4
+	VFMADD231PS  Y8, Y15, Y6
 	VCVTPH2PS    16(R10)(R8*2), Y9
-	VBROADCASTSS (AX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y0
-	VFMADD231PS  Y9, Y10, Y1
-	VBROADCASTSS (CX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y2
-	VFMADD231PS  Y9, Y10, Y3
-	VBROADCASTSS (DX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y4
-	VFMADD231PS  Y9, Y10, Y5
-	VBROADCASTSS (BX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y6
-	VFMADD231PS  Y9, Y10, Y7
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	VFMADD231PS  Y9, Y14, Y5
+	VFMADD231PS  Y9, Y15, Y7
 	ADDQ         DI, R10
 	INCQ         R9
 	JMP          columns16_rows
@@ -4689,17 +4987,17 @@ columns8:
 columns8_rows:
 	CMPQ         R9, n+48(FP)
 	JGE          columns8_store
-	LEAQ         (R10)(R8*2), R12
-	PREFETCHT0   (R12)(R11*1)
+	PREFETCHT1   (R11)
+	ADDQ         $+16, R11
+	VBROADCASTSS (AX)(R9*4), Y12
+	VBROADCASTSS (CX)(R9*4), Y13
+	VBROADCASTSS (DX)(R9*4), Y14
+	VBROADCASTSS (BX)(R9*4), Y15
 	VCVTPH2PS    (R10)(R8*2), Y8
-	VBROADCASTSS (AX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y0
-	VBROADCASTSS (CX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y1
-	VBROADCASTSS (DX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y2
-	VBROADCASTSS (BX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y3
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
 	ADDQ         DI, R10
 	INCQ         R9
 	JMP          columns8_rows
@@ -4736,17 +5034,17 @@ tail:
 tail_rows:
 	CMPQ         R9, n+48(FP)
 	JGE          tail_store
+	VBROADCASTSS (AX)(R9*4), Y12
+	VBROADCASTSS (CX)(R9*4), Y13
+	VBROADCASTSS (DX)(R9*4), Y14
+	VBROADCASTSS (BX)(R9*4), Y15
 	MOVWLZX      (R10)(R8*2), R11
 	VMOVD        R11, X8
 	VCVTPH2PS    X8, X8
-	VBROADCASTSS (AX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y0
-	VBROADCASTSS (CX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y1
-	VBROADCASTSS (DX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y2
-	VBROADCASTSS (BX)(R9*4), Y10
-	VFMADD231PS  Y8, Y10, Y3
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
 	ADDQ         DI, R10
 	INCQ         R9
 	JMP          tail_rows

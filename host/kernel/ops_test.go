@@ -210,8 +210,8 @@ func TestMatMulEverySize(t *testing.T) {
 	atEveryLevel(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(23, 3))
 		for _, dtype := range dtypes {
-			for _, dim := range dims {
-				n, outs := 1+r.IntN(11), 1+r.IntN(150)
+			for _, dim := range append(slices.Clone(dims), 513, 600, 1100) {
+				n, outs := 1+r.IntN(90), 1+r.IntN(150)
 				lo := r.IntN(outs)
 				hi := lo + r.IntN(outs-lo+1)
 				w := guardedRows(t, r, dtype, outs, dim)

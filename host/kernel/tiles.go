@@ -10,6 +10,7 @@ import "unsafe"
 // s*columns+r. The levels without tiles have the zero value.
 type tileOps struct {
 	rows, columns int        // of the largest tile
+	packed        int        // rows of a from which packing the other operand pays
 	mul           []tileFunc // by rows-1
 	top, topBF16  tileTopFunc
 	pack          [3]packFunc // by dtype
@@ -27,8 +28,8 @@ type (
 	tileTopFunc = func(a *float32, lda int, b *float32, k int, least, scores *float32, hits *uint32) uint32
 	// packFunc transposes columns/2 rows, n elements each.
 	packFunc = func(dst *float32, rows *byte, stride, n int)
-	// fewFunc writes oj[i] = qj . row i, i < n, and asks for the memory ahead
-	// bytes after what it reads.
+	// fewFunc writes oj[i] = qj . row i, i < n, and asks for the memory that
+	// lies ahead bytes after the rows, as much of it as they are.
 	fewFunc = func(q0, q1, q2, q3 *float32, rows *byte, stride, ahead, n, dim int, o0, o1, o2, o3 *float32)
 	// mixFunc adds the sum of wj[i] * row i, i < n, to accj, and asks for
 	// memory as fewFunc does.

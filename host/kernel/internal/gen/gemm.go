@@ -372,13 +372,13 @@ func (l *level) transpose(store func(s int, v, tmp VecPhysical), ready func()) {
 }
 
 // few generates the inner products of nq vectors with n rows that come from
-// memory: as dots does, but the rows that follow at a distance that the
-// caller chooses are asked for meanwhile. The hardware does not foresee the
-// next rows where they are long.
+// memory: as dots does, but asking meanwhile for what lies ahead, line by line
+// in the order of the addresses. The hardware does not foresee several rows
+// read at once.
 func (l *level) few(t dtype, nq int) {
 	begin(fmt.Sprintf("few%d%s%s", nq, t.name, l.name),
 		"(q0, q1, q2, q3 *float32, rows *byte, stride, ahead, n, dim int, o0, o1, o2, o3 *float32)",
-		fmt.Sprintf("writes oj[i] = qj . row i for j < %d and i < n, and asks for what lies ahead of the rows; dim > 0 columns, stride and ahead are in bytes.", nq))
+		fmt.Sprintf("writes oj[i] = qj . row i for j < %d and i < n, and asks for as many bytes ahead of the rows; dim > 0 columns, stride and ahead are in bytes.", nq))
 	d := &dotter{level: l, t: t, nq: nq}
 	for j := range nq {
 		d.q = append(d.q, load(fmt.Sprintf("q%d", j)))
@@ -392,6 +392,7 @@ func (l *level) few(t dtype, nq int) {
 	}
 	d.base, d.stride = load("rows"), load("stride")
 	ahead := load("ahead")
+	ADDQ(d.base, ahead)
 	d.i, d.k = GP64(), GP64()
 	for range rows {
 		d.r = append(d.r, GP64())
@@ -422,10 +423,9 @@ func (l *level) few(t dtype, nq int) {
 		JLT(LabelRef(label + "_vectors"))
 		Label(label + "_lines")
 		for r := range rows {
-			next := GP64()
-			LEAQ(t.at(d.r[r], d.k), next)
-			PREFETCHT0(Mem{Base: next, Index: ahead, Scale: 1})
+			PREFETCHT1(Mem{Base: ahead, Disp: 64 * r})
 		}
+		ADDQ(I32(64*rows), ahead)
 		for at := 0; at < line; at += l.lanes {
 			multiply(at, whole)
 		}
@@ -482,7 +482,7 @@ func (l *level) few(t dtype, nq int) {
 func (l *level) mix(t dtype, nq int) {
 	begin(fmt.Sprintf("mix%d%s%s", nq, t.name, l.name),
 		"(w0, w1, w2, w3 *float32, rows *byte, ahead, n, dim int, acc0, acc1, acc2, acc3 *float32)",
-		fmt.Sprintf("adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < %d, and asks for what lies ahead bytes after the rows.", nq))
+		fmt.Sprintf("adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < %d, and asks for as many bytes ahead of the rows.", nq))
 	if l.wide() {
 		tailMask(mem("dim"), l.lanes)
 	}
@@ -493,7 +493,8 @@ func (l *level) mix(t dtype, nq int) {
 	base, stride := load("rows"), load("dim")
 	SHLQ(U8(map[int]int{2: 1, 4: 2}[t.size]), stride)
 	c, i, row := GP64(), GP64(), GP64()
-	ahead, next := load("ahead"), GP64()
+	next := load("ahead")
+	ADDQ(base, next)
 	t32 := GP32()
 	XORQ(c, c)
 	const (
@@ -501,14 +502,14 @@ func (l *level) mix(t dtype, nq int) {
 		masked
 		single
 	)
-	most := 2
+	most := min(8/nq, 4)
 	if l.wide() {
-		most = 4
+		most = min(16/nq, 8)
 	}
 	block := func(label string, vectors, columns, part int) {
 		sum := func(j, v int) int { return j*vectors + v }
-		value := func(v int) int { return nq*most + v }
-		weight := nq*most + most
+		value := func(v int) int { return nq*most + v%4 }
+		weight := func(j int) int { return nq*most + 4 + j }
 		Label(label)
 		left := GP64()
 		MOVQ(mem("dim"), left)
@@ -535,18 +536,18 @@ func (l *level) mix(t dtype, nq int) {
 		CMPQ(i, mem("n"))
 		JGE(LabelRef(label + "_store"))
 		if part == whole {
-			LEAQ(t.at(row, c), next)
 			for line := 0; line < columns*t.size; line += 64 {
-				PREFETCHT0(Mem{Base: next, Index: ahead, Scale: 1, Disp: line})
+				PREFETCHT1(Mem{Base: next, Disp: line})
 			}
+			ADDQ(I32(columns*t.size), next)
+		}
+		for j := range nq {
+			VBROADCASTSS(f32.at(w[j], i), l.v(weight(j)))
 		}
 		for v := range vectors {
 			read(t, t.at(row, c).Offset(v*l.lanes*t.size), value(v))
-		}
-		for j := range nq {
-			VBROADCASTSS(f32.at(w[j], i), l.v(weight))
-			for v := range vectors {
-				VFMADD231PS(l.v(value(v)), l.v(weight), l.v(sum(j, v)))
+			for j := range nq {
+				VFMADD231PS(l.v(value(v)), l.v(weight(j)), l.v(sum(j, v)))
 			}
 		}
 		ADDQ(stride, row)
