@@ -3415,6 +3415,45 @@ row12:
 	VZEROUPPER
 	RET
 
+// func narrowBF16AVX512(dst *uint16, src *float32, n int)
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+TEXT ·narrowBF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ src+8(FP), DX
+	MOVQ n+16(FP), CX
+	MOVQ CX, SI
+	ANDQ $-16, SI
+	XORQ BX, BX
+	CMPQ BX, SI
+	JGE  tail
+
+loop:
+	VMOVUPS (DX)(BX*4), Z0
+	LONG    $0x487ef262
+	WORD    $0xc872
+	VMOVUPS Y1, (AX)(BX*2)
+	ADDQ    $0x10, BX
+	CMPQ    BX, SI
+	JLT     loop
+
+tail:
+	SUBQ      BX, CX
+	JLE       done
+	MOVQ      n+16(FP), CX
+	ANDQ      $0x0f, CX
+	MOVL      $0x00000001, SI
+	SHLL      CL, SI
+	DECL      SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (DX)(BX*4), K1, Z0
+	LONG      $0x487ef262
+	WORD      $0xc872
+	VMOVDQU16 Y1, K1, (AX)(BX*2)
+
+done:
+	VZEROUPPER
+	RET
+
 // func packF32AVX512(dst *float32, rows *byte, stride int, n int)
 // Requires: AVX, AVX512F
 TEXT ·packF32AVX512(SB), NOSPLIT, $0-32

@@ -16,6 +16,7 @@ type tileOps struct {
 	pack          [3]packFunc // by dtype
 	few           [3][3]fewFunc // by dtype; 1, 2 and 4 vectors
 	mix           [3][3]mixFunc
+	narrow        func(dst *uint16, src *float32, n int) // beside topBF16
 	softmax       func(x *float32, n int, least float32) (most, sum float32)
 }
 

@@ -41,6 +41,6 @@ var tilesAVX512 = tileOps{
 
 // withBF16 returns the tiles with those that need the BF16 instructions.
 func (t tileOps) withBF16() tileOps {
-	t.topBF16 = tileTopBF16AVX512
+	t.topBF16, t.narrow = tileTopBF16AVX512, narrowBF16AVX512
 	return t
 }

@@ -19,6 +19,7 @@ func (l *level) gemm() {
 	l.tileTop(f32)
 	if l.wide() {
 		l.tileTop(bf16)
+		l.narrow()
 	}
 	for _, t := range []dtype{f32, bf16, f16} {
 		l.pack(t)
@@ -474,6 +475,23 @@ func (l *level) few(t dtype, nq int) {
 	INCQ(d.i)
 	JMP(LabelRef("rest"))
 	Label("done")
+	done()
+}
+
+// narrow generates rounding to bf16, to the nearest, with ties to even.
+func (l *level) narrow() {
+	begin("narrowBF16"+l.name, "(dst *uint16, src *float32, n int)",
+		"writes the n elements of src as bf16 to dst; what is below the least normal number becomes 0.")
+	dst, src := load("dst"), load("src")
+	l.each(l.lanes, func(e elements) {
+		e.read(src, l.v(0))
+		vcvtneps2bf16(0, 1)
+		if e.tail {
+			VMOVDQU16(ymm[1], K1, bf16.at(dst, e.k))
+		} else {
+			VMOVUPS(ymm[1], bf16.at(dst, e.k))
+		}
+	})
 	done()
 }
 
