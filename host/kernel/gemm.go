@@ -31,7 +31,7 @@ func GEMMScratch(dim int) int {
 // that workers can split the outputs. scratch has [GEMMScratch](w.Dim) f32.
 //
 // A few rows of a stream w from memory; for more of them it is packed, block
-// by block, for tiles of results in registers. A result does not depend on how
+// by block, for tiles of results in registers. With vectors a result does not depend on how
 // the outputs are split; the two forms round differently.
 func MatMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
 	if active != nil && w.Dim > 0 {
