@@ -83,8 +83,8 @@ func (t *tileOps) matMul(a []float32, n int, w Rows, lo, hi int, c []float32, ld
 }
 
 // fewBytes is how many bytes of rows meet all of a few rows before the next
-// ones: they stay in the first-level cache.
-const fewBytes = 16 << 10
+// ones, which are on their way to the second-level cache meanwhile.
+const fewBytes = 32 << 10
 
 // mulFew is [MatMul] for a few rows: w comes from memory, once, in the order
 // of its addresses; each piece of it meets all rows before the next, which is
