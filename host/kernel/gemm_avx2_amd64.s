@@ -1166,7 +1166,7 @@ done:
 	RET
 
 // func few1F32AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, FMA3
+// Requires: AVX, FMA3, MMX+
 TEXT ·few1F32AVX2(SB), NOSPLIT, $0-104
 	MOVQ q0+0(FP), AX
 	MOVQ rows+32(FP), CX
@@ -1192,6 +1192,10 @@ block:
 	JLT    block_vectors
 
 block_lines:
+	PREFETCHT1  2048(DI)(SI*4)
+	PREFETCHT1  2048(R8)(SI*4)
+	PREFETCHT1  2048(R9)(SI*4)
+	PREFETCHT1  2048(R10)(SI*4)
 	VMOVUPS     (DI)(SI*4), Y8
 	VMOVUPS     (R8)(SI*4), Y9
 	VMOVUPS     (R9)(SI*4), Y10
@@ -2146,7 +2150,7 @@ done:
 	RET
 
 // func few1BF16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·few1BF16AVX2(SB), NOSPLIT, $0-104
 	MOVQ q0+0(FP), AX
 	MOVQ rows+32(FP), CX
@@ -2172,6 +2176,10 @@ block:
 	JLT    block_vectors
 
 block_lines:
+	PREFETCHT1  2048(DI)(SI*2)
+	PREFETCHT1  2048(R8)(SI*2)
+	PREFETCHT1  2048(R9)(SI*2)
+	PREFETCHT1  2048(R10)(SI*2)
 	VPMOVZXWD   (DI)(SI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
 	VPMOVZXWD   (R8)(SI*2), Y9
@@ -3266,7 +3274,7 @@ done:
 	RET
 
 // func few1F16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, F16C, FMA3
+// Requires: AVX, F16C, FMA3, MMX+
 TEXT ·few1F16AVX2(SB), NOSPLIT, $0-104
 	MOVQ q0+0(FP), AX
 	MOVQ rows+32(FP), CX
@@ -3292,6 +3300,10 @@ block:
 	JLT    block_vectors
 
 block_lines:
+	PREFETCHT1  2048(DI)(SI*2)
+	PREFETCHT1  2048(R8)(SI*2)
+	PREFETCHT1  2048(R9)(SI*2)
+	PREFETCHT1  2048(R10)(SI*2)
 	VCVTPH2PS   (DI)(SI*2), Y8
 	VCVTPH2PS   (R8)(SI*2), Y9
 	VCVTPH2PS   (R9)(SI*2), Y10

@@ -3586,7 +3586,7 @@ done:
 	RET
 
 // func few1F32AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512F
+// Requires: AVX, AVX512F, MMX+
 TEXT ·few1F32AVX512(SB), NOSPLIT, $0-104
 	MOVQ  q0+0(FP), AX
 	MOVQ  dim+64(FP), CX
@@ -3618,6 +3618,10 @@ block:
 	JLT    block_vectors
 
 block_lines:
+	PREFETCHT1  2048(DI)(SI*4)
+	PREFETCHT1  2048(R8)(SI*4)
+	PREFETCHT1  2048(R9)(SI*4)
+	PREFETCHT1  2048(R10)(SI*4)
 	VMOVUPS     (DI)(SI*4), Z16
 	VMOVUPS     (R8)(SI*4), Z17
 	VMOVUPS     (R9)(SI*4), Z18
@@ -4909,7 +4913,7 @@ done:
 	RET
 
 // func few1BF16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·few1BF16AVX512(SB), NOSPLIT, $0-104
 	MOVQ  q0+0(FP), AX
 	MOVQ  dim+64(FP), CX
@@ -4941,6 +4945,10 @@ block:
 	JLT    block_vectors
 
 block_lines:
+	PREFETCHT1  2048(DI)(SI*2)
+	PREFETCHT1  2048(R8)(SI*2)
+	PREFETCHT1  2048(R9)(SI*2)
+	PREFETCHT1  2048(R10)(SI*2)
 	VPMOVZXWD   (DI)(SI*2), Z16
 	VPSLLD      $0x10, Z16, Z16
 	VPMOVZXWD   (R8)(SI*2), Z17
@@ -6387,7 +6395,7 @@ done:
 	RET
 
 // func few1F16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512BW, AVX512F, AVX512VL
+// Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·few1F16AVX512(SB), NOSPLIT, $0-104
 	MOVQ  q0+0(FP), AX
 	MOVQ  dim+64(FP), CX
@@ -6419,6 +6427,10 @@ block:
 	JLT    block_vectors
 
 block_lines:
+	PREFETCHT1  2048(DI)(SI*2)
+	PREFETCHT1  2048(R8)(SI*2)
+	PREFETCHT1  2048(R9)(SI*2)
+	PREFETCHT1  2048(R10)(SI*2)
 	VCVTPH2PS   (DI)(SI*2), Z16
 	VCVTPH2PS   (R8)(SI*2), Z17
 	VCVTPH2PS   (R9)(SI*2), Z18

@@ -417,10 +417,8 @@ func (l *level) few(t dtype, nq int) {
 		SUBQ(U8(line), left)
 		JLT(LabelRef(label + "_vectors"))
 		Label(label + "_lines")
-		if nq > 1 {
-			for r := range rows {
-				PREFETCHT1(t.at(d.r[r], d.k).Offset(2048))
-			}
+		for r := range rows {
+			PREFETCHT1(t.at(d.r[r], d.k).Offset(farAhead))
 		}
 		for at := 0; at < line; at += l.lanes {
 			multiply(at, whole)
@@ -467,6 +465,10 @@ func (l *level) few(t dtype, nq int) {
 	Label("done")
 	done()
 }
+
+// farAhead is how many bytes ahead a stream is asked for: half a page, where
+// the hardware begins anew with every page.
+const farAhead = 2048
 
 // fewRows is how many rows meet nq vectors at once.
 func (l *level) fewRows(nq int) int {
