@@ -116,16 +116,11 @@ func (o *ops) attendStreams(c *causal, q []float32, ps []Partial, s []float32) i
 		for x := range ps {
 			ps[x].weigh(s[x*rowTile:][:streams*each], ps[x].Acc)
 		}
-		// Sums of whole rows for more than two queries do not fit the
-		// registers where rows are long: memory is best read row by row.
-		base, step := c.values.from(j, (streams-1)*apart+each), 4
-		if d > 2*o.tiles.columns {
-			step = 2
-		}
-		for x := 0; x < len(ps); x += step {
+		base := c.values.from(j, (streams-1)*apart+each)
+		for x := 0; x < len(ps); x += 4 {
 			// A query that is missing is the last one again, which is written
 			// twice.
-			last := min(step-1, len(ps)-1-x)
+			last := min(3, len(ps)-1-x)
 			x1, x2, x3 := x+min(1, last), x+min(2, last), x+min(3, last)
 			o.tiles.mix[c.values.DType][min(last, 2)](&s[x*rowTile], &s[x1*rowTile], &s[x2*rowTile], &s[x3*rowTile],
 				base, apart*size, size, each, d,

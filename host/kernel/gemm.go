@@ -90,7 +90,7 @@ const fewBytes = 256 << 10
 
 // mulFew is [MatMul] for a few rows: w comes from memory, once.
 func (o *ops) mulFew(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
-	step := max(fewBytes/w.rowBytes()&^3, 4)
+	step := min(max(fewBytes/w.rowBytes()&^3, 4), breadth*depth/4) // the results of four rows fit scratch
 	for j := lo; j < hi; j += step {
 		m := min(step, hi-j)
 		each := m / streams
