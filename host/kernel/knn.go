@@ -28,8 +28,9 @@ func KNNScratch(dim int) int {
 // -Inf, as in [TopK]. scratch has [KNNScratch](keys.Dim) f32.
 //
 // Keys are packed anew in each call, which some hundred queries pay for; up to
-// [MaxQueries] read them as they are stored. A call takes about n*(hi-lo)*keys.Dim/50 ns; callers choose n and the range so
-// that they can stop between calls, and run blocks of queries in parallel.
+// [MaxQueries] read them as they are stored. A call takes about
+// n*(hi-lo)*keys.Dim/50 ns; callers choose n and the range so that they can
+// stop between calls, and run blocks of queries in parallel.
 func KNN(q []float32, n int, keys Rows, lo, hi int, base uint32, tops []*TopK, scratch []float32) {
 	if active == nil || active.tiles.none() || keys.Dim == 0 || n <= MaxQueries {
 		knnByScores(q, n, keys, lo, hi, base, tops, scratch)
