@@ -67,6 +67,24 @@ GLOBL inf<>(SB), RODATA|NOPTR, $4
 DATA neginf<>+0(SB)/4, $0xff800000
 GLOBL neginf<>(SB), RODATA|NOPTR, $4
 
+DATA upper<>+0(SB)/4, $0xffff0000
+GLOBL upper<>(SB), RODATA|NOPTR, $4
+
+DATA three<>+0(SB)/4, $0x00000003
+GLOBL three<>(SB), RODATA|NOPTR, $4
+
+DATA ulp<>+0(SB)/4, $0x00000001
+GLOBL ulp<>(SB), RODATA|NOPTR, $4
+
+DATA below<>+0(SB)/4, $0x00007fff
+GLOBL below<>(SB), RODATA|NOPTR, $4
+
+DATA quiet<>+0(SB)/4, $0x00000040
+GLOBL quiet<>(SB), RODATA|NOPTR, $4
+
+DATA nan<>+0(SB)/4, $0x7fc00000
+GLOBL nan<>(SB), RODATA|NOPTR, $4
+
 // func axpyAVX2(w float32, x *float32, y *float32, n int)
 // Requires: AVX, FMA3
 TEXT ·axpyAVX2(SB), NOSPLIT, $0-32
@@ -239,7 +257,7 @@ TEXT ·expSumAVX2(SB), NOSPLIT, $0-28
 	VBROADCASTSS least<>+0(SB), Y8
 	VBROADCASTSS most<>+0(SB), Y9
 	VBROADCASTSS shift+16(FP), Y11
-	VXORPS       Y12, Y12, Y12
+	VXORPS       X12, X12, X12
 	MOVQ         n+8(FP), CX
 	MOVQ         CX, DX
 	ANDQ         $-8, DX
@@ -458,7 +476,7 @@ done:
 // Requires: AVX, FMA3
 TEXT ·sumSquaresAVX2(SB), NOSPLIT, $0-24
 	MOVQ   x+0(FP), AX
-	VXORPS Y0, Y0, Y0
+	VXORPS X0, X0, X0
 	MOVQ   n+8(FP), CX
 	MOVQ   CX, DX
 	ANDQ   $-4, DX
@@ -577,6 +595,66 @@ tail:
 	VFMADD231PS Y2, Y1, Y5
 	VMASKMOVPS  Y4, Y15, (AX)(R8*4)
 	VMASKMOVPS  Y5, Y15, (CX)(R8*4)
+
+done:
+	VZEROUPPER
+	RET
+
+// func narrowBF16AVX2(dst *uint16, src *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·narrowBF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS ulp<>+0(SB), Y4
+	VBROADCASTSS below<>+0(SB), Y5
+	VBROADCASTSS quiet<>+0(SB), Y6
+
+loop:
+	SUBQ         $0x08, DX
+	JLT          done
+	VMOVUPS      (CX), Y0
+	VPSRLD       $0x10, Y0, Y2
+	VPAND        Y4, Y2, Y1
+	VPADDD       Y5, Y1, Y1
+	VPADDD       Y0, Y1, Y1
+	VPSRLD       $0x10, Y1, Y1
+	VPOR         Y6, Y2, Y2
+	VCMPPS       $0x03, Y0, Y0, Y3
+	VBLENDVPS    Y3, Y2, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X0
+	VPACKUSDW    X0, X1, X0
+	VMOVDQU      X0, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x10, AX
+	JMP          loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func narrowF16AVX2(dst *uint16, src *float32, n int)
+// Requires: AVX, AVX2, F16C
+TEXT ·narrowF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS sign<>+0(SB), Y4
+	VBROADCASTSS nan<>+0(SB), Y5
+
+loop:
+	SUBQ      $0x08, DX
+	JLT       done
+	VMOVUPS   (CX), Y0
+	VMOVAPS   Y0, Y1
+	VPAND     Y4, Y0, Y2
+	VPOR      Y5, Y2, Y2
+	VCMPPS    $0x03, Y0, Y0, Y3
+	VBLENDVPS Y3, Y2, Y1, Y1
+	VCVTPS2PH $0x00, Y1, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x10, AX
+	JMP       loop
 
 done:
 	VZEROUPPER

@@ -49,6 +49,24 @@ GLOBL inf<>(SB), RODATA|NOPTR, $4
 DATA neginf<>+0(SB)/4, $0xff800000
 GLOBL neginf<>(SB), RODATA|NOPTR, $4
 
+DATA upper<>+0(SB)/4, $0xffff0000
+GLOBL upper<>(SB), RODATA|NOPTR, $4
+
+DATA three<>+0(SB)/4, $0x00000003
+GLOBL three<>(SB), RODATA|NOPTR, $4
+
+DATA ulp<>+0(SB)/4, $0x00000001
+GLOBL ulp<>(SB), RODATA|NOPTR, $4
+
+DATA below<>+0(SB)/4, $0x00007fff
+GLOBL below<>(SB), RODATA|NOPTR, $4
+
+DATA quiet<>+0(SB)/4, $0x00000040
+GLOBL quiet<>(SB), RODATA|NOPTR, $4
+
+DATA nan<>+0(SB)/4, $0x7fc00000
+GLOBL nan<>(SB), RODATA|NOPTR, $4
+
 // func axpyAVX512(w float32, x *float32, y *float32, n int)
 // Requires: AVX, AVX512F
 TEXT ·axpyAVX512(SB), NOSPLIT, $0-32
@@ -234,7 +252,7 @@ TEXT ·expSumAVX512(SB), NOSPLIT, $0-28
 	VBROADCASTSS least<>+0(SB), Z8
 	VBROADCASTSS most<>+0(SB), Z9
 	VBROADCASTSS shift+16(FP), Z11
-	VPXORD       Z12, Z12, Z12
+	VXORPS       X12, X12, X12
 	MOVQ         n+8(FP), CX
 	MOVQ         CX, BX
 	ANDQ         $-16, BX
@@ -420,7 +438,7 @@ done:
 // Requires: AVX, AVX512F, AVX512VL
 TEXT ·sumSquaresAVX512(SB), NOSPLIT, $0-24
 	MOVQ   x+0(FP), AX
-	VPXORD Z0, Z0, Z0
+	VXORPS X0, X0, X0
 	MOVQ   n+8(FP), CX
 	MOVQ   CX, BX
 	ANDQ   $-8, BX
@@ -550,6 +568,64 @@ tail:
 	VFMADD231PS Z2, Z1, Z5
 	VMOVUPS     Z4, K1, (AX)(DI*4)
 	VMOVUPS     Z5, K1, (DX)(DI*4)
+
+done:
+	VZEROUPPER
+	RET
+
+// func narrowBF16AVX512(dst *uint16, src *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·narrowBF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS ulp<>+0(SB), Z4
+	VBROADCASTSS below<>+0(SB), Z5
+	VBROADCASTSS quiet<>+0(SB), Z6
+
+loop:
+	SUBQ    $0x10, DX
+	JLT     done
+	VMOVUPS (CX), Z0
+	VPSRLD  $0x10, Z0, Z2
+	VPANDD  Z4, Z2, Z1
+	VPADDD  Z5, Z1, Z1
+	VPADDD  Z0, Z1, Z1
+	VPSRLD  $0x10, Z1, Z1
+	VPORD   Z6, Z2, Z2
+	VCMPPS  $0x03, Z0, Z0, K2
+	VMOVAPS Z2, K2, Z1
+	VPMOVDW Z1, (AX)
+	ADDQ    $0x40, CX
+	ADDQ    $0x20, AX
+	JMP     loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func narrowF16AVX512(dst *uint16, src *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·narrowF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS sign<>+0(SB), Z4
+	VBROADCASTSS nan<>+0(SB), Z5
+
+loop:
+	SUBQ      $0x10, DX
+	JLT       done
+	VMOVUPS   (CX), Z0
+	VMOVAPS   Z0, Z1
+	VPANDD    Z4, Z0, Z2
+	VPORD     Z5, Z2, Z2
+	VCMPPS    $0x03, Z0, Z0, K2
+	VMOVAPS   Z2, K2, Z1
+	VCVTPS2PH $0x00, Z1, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	JMP       loop
 
 done:
 	VZEROUPPER

@@ -27,6 +27,10 @@ type ops struct {
 	sumSquares             func(x *float32, n int) float64
 	normMul                func(x, weight *float32, inv float32, out *float32, n int)
 	rope                   func(a, b, cos, sin *float32, n int)
+
+	narrow [3]narrowFunc // n a multiple of 16; none for F32
+	scans  [4]scanOps    // by dtype, and rounded
+	padded bool          // the last step of packed queries is a whole one
 }
 
 type (
@@ -35,6 +39,7 @@ type (
 	// weightedFunc adds the sum of w[i] * row (ids[i] or i), i < n, to acc.
 	weightedFunc = func(w *float32, rows *byte, ids *uint32, n, dim int, acc *float32)
 	widenFunc    = func(dst *float32, src *uint16, n int)
+	narrowFunc   = func(dst *uint16, src *float32, n int)
 )
 
 const (
@@ -105,6 +110,13 @@ func (o *ops) listed(rows Rows, base *byte, ids []uint32, f func(lo, n int)) {
 }
 
 func (o *ops) scoreList(qs [][]float32, rows Rows, ids []uint32, out [][]float32) {
+	if o.scans[rows.DType].pack != nil {
+		x := scanPool.Get().(*scanScratch)
+		s := o.scan(int(rows.DType), qs, rows.Dim, x)
+		s.scoreList(rows, ids, out)
+		scanPool.Put(x)
+		return
+	}
 	base := rows.listed(ids)
 	o.listed(rows, base, ids, func(lo, n int) {
 		for j := 0; j < len(qs); j += 4 {
@@ -114,6 +126,13 @@ func (o *ops) scoreList(qs [][]float32, rows Rows, ids []uint32, out [][]float32
 }
 
 func (o *ops) scoreRange(qs [][]float32, rows Rows, lo, hi int, out [][]float32) {
+	if o.scans[rows.DType].pack != nil {
+		x := scanPool.Get().(*scanScratch)
+		s := o.scan(int(rows.DType), qs, rows.Dim, x)
+		s.scoreRange(rows, lo, hi, out)
+		scanPool.Put(x)
+		return
+	}
 	step := rows.rowsWithin(callBytes)
 	if len(qs) > 4 {
 		step = rows.rowsWithin(cacheBytes)

@@ -190,38 +190,52 @@ func (d *dotter) store(rows int) {
 			VMOVSS(x, d.out(j))
 		}
 	case rows == 4 && d.nq == 4:
-		d.store4x4()
+		d.sum4x4()
+		VMOVUPS(xmm[0], d.out(0))
+		for j := 1; j < 4; j++ {
+			VEXTRACTF32X4(U8(j), zmm[0], d.out(j))
+		}
 	case rows == 4:
 		for j := range d.nq {
-			for r := range rows {
-				d.fold(d.acc(r, j), 13)
-			}
-			a, b := d.acc(0, j), d.acc(2, j)
-			halves(a, d.acc(1, j))
-			halves(b, d.acc(3, j))
-			VHADDPS(ymm[b], ymm[a], ymm[a])
-			VHADDPS(ymm[a], ymm[a], ymm[a]) // rows 0 2 0 2, 1 3 1 3
-			VEXTRACTF128(U8(1), ymm[a], X13)
-			VUNPCKLPS(X13, xmm[a], X13)
+			d.sum4(j)
 			VMOVUPS(X13, d.out(j))
 		}
 	default: // 2 rows x 4 queries
-		for j := range d.nq {
-			halves(d.acc(0, j), d.acc(1, j))
-		}
-		a, b, c, e := ymm[d.acc(0, 0)], ymm[d.acc(0, 1)], ymm[d.acc(0, 2)], ymm[d.acc(0, 3)]
-		VHADDPS(b, a, a)
-		VHADDPS(e, c, c)
-		VHADDPS(c, a, a) // row 0 of all queries, row 1 of all queries
-		x := xmm[d.acc(0, 0)]
-		VEXTRACTF128(U8(1), a, X13)
-		VUNPCKLPS(X13, x, X14)
-		VUNPCKHPS(X13, x, X15)
+		d.sum2x4()
+		VEXTRACTF128(U8(1), Y0, X13)
+		VUNPCKLPS(X13, X0, X14)
+		VUNPCKHPS(X13, X0, X15)
 		VMOVLPS(X14, d.out(0))
 		VMOVHPS(X14, d.out(1))
 		VMOVLPS(X15, d.out(2))
 		VMOVHPS(X15, d.out(3))
 	}
+}
+
+// sum4 sums the accumulators of query j with 4 rows into X13.
+func (d *dotter) sum4(j int) {
+	for r := range 4 {
+		d.fold(d.acc(r, j), 13)
+	}
+	a, b := d.acc(0, j), d.acc(2, j)
+	halves(a, d.acc(1, j))
+	halves(b, d.acc(3, j))
+	VHADDPS(ymm[b], ymm[a], ymm[a])
+	VHADDPS(ymm[a], ymm[a], ymm[a]) // rows 0 2 0 2, 1 3 1 3
+	VEXTRACTF128(U8(1), ymm[a], X13)
+	VUNPCKLPS(X13, xmm[a], X13)
+}
+
+// sum2x4 sums the accumulators of 4 queries with 2 rows into Y0: row 0 of
+// all queries, row 1 of all queries.
+func (d *dotter) sum2x4() {
+	for j := range d.nq {
+		halves(d.acc(0, j), d.acc(1, j))
+	}
+	VHADDPS(ymm[d.acc(0, 1)], Y0, Y0)
+	c := ymm[d.acc(0, 2)]
+	VHADDPS(ymm[d.acc(0, 3)], c, c)
+	VHADDPS(c, Y0, Y0)
 }
 
 // halves adds the 128-bit halves of two registers: those of a to the low
@@ -241,38 +255,31 @@ func (d *dotter) fold(a, tmp int) VecPhysical {
 	return ymm[a]
 }
 
-// store4x4 transposes and adds: 128-bit lanes first, so that one register
-// holds a row's lane for each query, then within the lanes.
-func (d *dotter) store4x4() {
-	pair := func(op func(lo, hi VecPhysical), a, b int) { // a = sum of two shuffles of a and b
-		op(zmm[21], zmm[22])
-		VADDPS(zmm[21], zmm[22], zmm[a])
-	}
+// sum4x4 sums the accumulators of 4 queries with 4 rows into Z0, query 0 of
+// all rows first. It transposes and adds: 128-bit lanes first, so that one
+// register holds a row's lane for each query, then within the lanes.
+func (d *dotter) sum4x4() {
 	lanes := func(a, b int, lo, hi U8) {
-		pair(func(x, y VecPhysical) {
-			VSHUFF64X2(lo, zmm[b], zmm[a], x)
-			VSHUFF64X2(hi, zmm[b], zmm[a], y)
-		}, a, b)
+		VSHUFF64X2(lo, zmm[b], zmm[a], Z21)
+		VSHUFF64X2(hi, zmm[b], zmm[a], Z22)
+		VADDPS(Z21, Z22, zmm[a])
 	}
 	for r := range 4 {
 		lanes(d.acc(r, 0), d.acc(r, 1), 0x44, 0xee)
 		lanes(d.acc(r, 2), d.acc(r, 3), 0x44, 0xee)
 		lanes(d.acc(r, 0), d.acc(r, 2), 0x88, 0xdd)
 	}
-	neighbours := func(a, b int) {
-		pair(func(x, y VecPhysical) {
-			VSHUFPS(U8(0x88), zmm[b], zmm[a], x)
-			VSHUFPS(U8(0xdd), zmm[b], zmm[a], y)
-		}, a, b)
+	for _, r := range [][2]int{{0, 1}, {2, 3}, {0, 2}} {
+		neighbours(zmm[d.acc(r[0], 0)], zmm[d.acc(r[1], 0)], Z21, Z22)
 	}
-	neighbours(d.acc(0, 0), d.acc(1, 0))
-	neighbours(d.acc(2, 0), d.acc(3, 0))
-	neighbours(d.acc(0, 0), d.acc(2, 0))
-	a := d.acc(0, 0)
-	VMOVUPS(xmm[a], d.out(0))
-	for j := 1; j < 4; j++ {
-		VEXTRACTF32X4(U8(j), zmm[a], d.out(j))
-	}
+}
+
+// neighbours adds neighbouring f32 of a and b: those of a to the low half of
+// each 128-bit lane of a, those of b to the high half.
+func neighbours(a, b, x, y VecPhysical) {
+	VSHUFPS(U8(0x88), b, a, x)
+	VSHUFPS(U8(0xdd), b, a, y)
+	VADDPS(x, y, a)
 }
 
 // prefetch generates the hint that starts the reads of a whole list at once.

@@ -42,6 +42,20 @@ var parts = map[string]func(*level){
 			prefetch() // needs no vector registers: written once, for every level
 		}
 	},
+	"scan": func(l *level) {
+		l.packQuery(false)
+		l.packQuery(true)
+		for _, f := range []form{scanF32, scanBF16, scanF16, scanRounded} {
+			if f.rounded && !l.wide() {
+				continue
+			}
+			for _, nq := range []int{1, 2, 4} {
+				l.scan(f, nq, false)
+				l.scan(f, nq, true)
+				l.best(f, nq)
+			}
+		}
+	},
 	"elementwise": func(l *level) {
 		l.axpy()
 		l.scale()
@@ -52,6 +66,8 @@ var parts = map[string]func(*level){
 		l.sumSquares()
 		l.normMul()
 		l.rope()
+		l.narrow(bf16)
+		l.narrow(f16)
 	},
 }
 
