@@ -67,6 +67,27 @@ GLOBL inf<>(SB), RODATA|NOPTR, $4
 DATA neginf<>+0(SB)/4, $0xff800000
 GLOBL neginf<>(SB), RODATA|NOPTR, $4
 
+DATA s3<>+0(SB)/4, $0xb94ca1f9
+GLOBL s3<>(SB), RODATA|NOPTR, $4
+
+DATA s2<>+0(SB)/4, $0x3c08839e
+GLOBL s2<>(SB), RODATA|NOPTR, $4
+
+DATA s1<>+0(SB)/4, $0xbe2aaaa3
+GLOBL s1<>(SB), RODATA|NOPTR, $4
+
+DATA cos3<>+0(SB)/4, $0x37ccf5ce
+GLOBL cos3<>(SB), RODATA|NOPTR, $4
+
+DATA cos2<>+0(SB)/4, $0xbab6061a
+GLOBL cos2<>(SB), RODATA|NOPTR, $4
+
+DATA cos1<>+0(SB)/4, $0x3d2aaaa5
+GLOBL cos1<>(SB), RODATA|NOPTR, $4
+
+DATA minushalf<>+0(SB)/4, $0xbf000000
+GLOBL minushalf<>(SB), RODATA|NOPTR, $4
+
 DATA upper<>+0(SB)/4, $0xffff0000
 GLOBL upper<>(SB), RODATA|NOPTR, $4
 
@@ -599,6 +620,131 @@ tail:
 done:
 	VZEROUPPER
 	RET
+
+// func ropeTableAVX2(pos float32, invFreq *float32, cos *float32, sin *float32, n int)
+// Requires: AVX, FMA3
+TEXT ·ropeTableAVX2(SB), NOSPLIT, $0-40
+	MOVQ         invFreq+8(FP), AX
+	MOVQ         cos+16(FP), CX
+	MOVQ         sin+24(FP), DX
+	VBROADCASTSS pos+0(FP), X7
+	VBROADCASTSD quarters<>+0(SB), Y8
+	VBROADCASTSD magic64<>+0(SB), Y9
+	VBROADCASTSD quarterHigh<>+0(SB), Y10
+	VBROADCASTSD quarterLow<>+0(SB), Y11
+	VBROADCASTSS sign<>+0(SB), X12
+	MOVQ         n+32(FP), BX
+	MOVQ         BX, SI
+	ANDQ         $-4, SI
+	XORQ         DI, DI
+	CMPQ         DI, SI
+	JGE          tail
+
+loop:
+	VMOVUPS      (AX)(DI*4), X0
+	VMULPS       X7, X0, X0
+	VCVTPS2PD    X0, Y0
+	VMOVAPD      Y9, Y1
+	VFMADD231PD  Y8, Y0, Y1
+	VEXTRACTF128 $0x01, Y1, X2
+	VSHUFPS      $0x88, X2, X1, X2
+	VSUBPD       Y9, Y1, Y1
+	VFNMADD231PD Y10, Y1, Y0
+	VFNMADD231PD Y11, Y1, Y0
+	VCVTPD2PSY   Y0, X0
+	VMULPS       X0, X0, X3
+	VBROADCASTSS s3<>+0(SB), X4
+	VBROADCASTSS s2<>+0(SB), X6
+	VFMADD213PS  X6, X3, X4
+	VBROADCASTSS s1<>+0(SB), X6
+	VFMADD213PS  X6, X3, X4
+	VMULPS       X3, X0, X6
+	VFMADD213PS  X0, X6, X4
+	VBROADCASTSS cos3<>+0(SB), X5
+	VBROADCASTSS cos2<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VBROADCASTSS cos1<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VBROADCASTSS minushalf<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VBROADCASTSS one<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VPSLLD       $0x1f, X2, X6
+	VBLENDVPS    X6, X5, X4, X3
+	VBLENDVPS    X6, X4, X5, X5
+	VPSLLD       $0x1e, X2, X4
+	VPXOR        X4, X6, X6
+	VPAND        X12, X4, X4
+	VPAND        X12, X6, X6
+	VPXOR        X4, X3, X3
+	VPXOR        X6, X5, X5
+	VMOVUPS      X3, (DX)(DI*4)
+	VMOVUPS      X5, (CX)(DI*4)
+	ADDQ         $0x04, DI
+	CMPQ         DI, SI
+	JLT          loop
+
+tail:
+	SUBQ         DI, BX
+	JLE          done
+	LEAQ         masks<>+32(SB), SI
+	NEGQ         BX
+	VMOVUPS      (SI)(BX*4), Y15
+	VMASKMOVPS   (AX)(DI*4), X15, X0
+	VMULPS       X7, X0, X0
+	VCVTPS2PD    X0, Y0
+	VMOVAPD      Y9, Y1
+	VFMADD231PD  Y8, Y0, Y1
+	VEXTRACTF128 $0x01, Y1, X2
+	VSHUFPS      $0x88, X2, X1, X2
+	VSUBPD       Y9, Y1, Y1
+	VFNMADD231PD Y10, Y1, Y0
+	VFNMADD231PD Y11, Y1, Y0
+	VCVTPD2PSY   Y0, X0
+	VMULPS       X0, X0, X3
+	VBROADCASTSS s3<>+0(SB), X4
+	VBROADCASTSS s2<>+0(SB), X6
+	VFMADD213PS  X6, X3, X4
+	VBROADCASTSS s1<>+0(SB), X6
+	VFMADD213PS  X6, X3, X4
+	VMULPS       X3, X0, X6
+	VFMADD213PS  X0, X6, X4
+	VBROADCASTSS cos3<>+0(SB), X5
+	VBROADCASTSS cos2<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VBROADCASTSS cos1<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VBROADCASTSS minushalf<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VBROADCASTSS one<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VPSLLD       $0x1f, X2, X6
+	VBLENDVPS    X6, X5, X4, X3
+	VBLENDVPS    X6, X4, X5, X5
+	VPSLLD       $0x1e, X2, X4
+	VPXOR        X4, X6, X6
+	VPAND        X12, X4, X4
+	VPAND        X12, X6, X6
+	VPXOR        X4, X3, X3
+	VPXOR        X6, X5, X5
+	VMASKMOVPS   X3, X15, (DX)(DI*4)
+	VMASKMOVPS   X5, X15, (CX)(DI*4)
+
+done:
+	VZEROUPPER
+	RET
+
+DATA quarters<>+0(SB)/8, $0x3fe45f306dc9c883
+GLOBL quarters<>(SB), RODATA|NOPTR, $8
+
+DATA magic64<>+0(SB)/8, $0x4338000000000000
+GLOBL magic64<>(SB), RODATA|NOPTR, $8
+
+DATA quarterHigh<>+0(SB)/8, $0x3ff921fb54442d18
+GLOBL quarterHigh<>(SB), RODATA|NOPTR, $8
+
+DATA quarterLow<>+0(SB)/8, $0x3c91a62633145c07
+GLOBL quarterLow<>(SB), RODATA|NOPTR, $8
 
 // func narrowBF16AVX2(dst *uint16, src *float32, n int)
 // Requires: AVX, AVX2

@@ -16,11 +16,6 @@ func vectorLevels() []level {
 			BF16: {dots1BF16AVX2, dots2BF16AVX2, dots4BF16AVX2},
 			F16:  {dots1F16AVX2, dots2F16AVX2, dots4F16AVX2},
 		},
-		dotsList: [3][3]dotsFunc{
-			F32:  {dots1F32ListAVX2, dots2F32ListAVX2, dots4F32ListAVX2},
-			BF16: {dots1BF16ListAVX2, dots2BF16ListAVX2, dots4BF16ListAVX2},
-			F16:  {dots1F16ListAVX2, dots2F16ListAVX2, dots4F16ListAVX2},
-		},
 		weighted:     [3]weightedFunc{F32: weightedF32AVX2, BF16: weightedBF16AVX2, F16: weightedF16AVX2},
 		weightedList: [3]weightedFunc{F32: weightedF32ListAVX2, BF16: weightedBF16ListAVX2, F16: weightedF16ListAVX2},
 		widen:        [3]widenFunc{BF16: widenBF16AVX2, F16: widenF16AVX2},
@@ -34,6 +29,7 @@ func vectorLevels() []level {
 		sumSquares:   sumSquaresAVX2,
 		normMul:      normMulAVX2,
 		rope:         ropeAVX2,
+		ropeTable:    ropeTableAVX2,
 		narrow:       [3]narrowFunc{BF16: narrowBF16AVX2, F16: narrowF16AVX2},
 		scans: [4]scanOps{
 			F32: {
@@ -65,11 +61,6 @@ func vectorLevels() []level {
 			BF16: {dots1BF16AVX512, dots2BF16AVX512, dots4BF16AVX512},
 			F16:  {dots1F16AVX512, dots2F16AVX512, dots4F16AVX512},
 		},
-		dotsList: [3][3]dotsFunc{
-			F32:  {dots1F32ListAVX512, dots2F32ListAVX512, dots4F32ListAVX512},
-			BF16: {dots1BF16ListAVX512, dots2BF16ListAVX512, dots4BF16ListAVX512},
-			F16:  {dots1F16ListAVX512, dots2F16ListAVX512, dots4F16ListAVX512},
-		},
 		weighted:     [3]weightedFunc{F32: weightedF32AVX512, BF16: weightedBF16AVX512, F16: weightedF16AVX512},
 		weightedList: [3]weightedFunc{F32: weightedF32ListAVX512, BF16: weightedBF16ListAVX512, F16: weightedF16ListAVX512},
 		widen:        [3]widenFunc{BF16: widenBF16AVX512, F16: widenF16AVX512},
@@ -83,6 +74,7 @@ func vectorLevels() []level {
 		sumSquares:   sumSquaresAVX512,
 		normMul:      normMulAVX512,
 		rope:         ropeAVX512,
+		ropeTable:    ropeTableAVX512,
 		narrow:       [3]narrowFunc{BF16: narrowBF16AVX512, F16: narrowF16AVX512},
 		scans: [4]scanOps{
 			F32: {

@@ -67,6 +67,27 @@ GLOBL inf<>(SB), RODATA|NOPTR, $4
 DATA neginf<>+0(SB)/4, $0xff800000
 GLOBL neginf<>(SB), RODATA|NOPTR, $4
 
+DATA s3<>+0(SB)/4, $0xb94ca1f9
+GLOBL s3<>(SB), RODATA|NOPTR, $4
+
+DATA s2<>+0(SB)/4, $0x3c08839e
+GLOBL s2<>(SB), RODATA|NOPTR, $4
+
+DATA s1<>+0(SB)/4, $0xbe2aaaa3
+GLOBL s1<>(SB), RODATA|NOPTR, $4
+
+DATA cos3<>+0(SB)/4, $0x37ccf5ce
+GLOBL cos3<>(SB), RODATA|NOPTR, $4
+
+DATA cos2<>+0(SB)/4, $0xbab6061a
+GLOBL cos2<>(SB), RODATA|NOPTR, $4
+
+DATA cos1<>+0(SB)/4, $0x3d2aaaa5
+GLOBL cos1<>(SB), RODATA|NOPTR, $4
+
+DATA minushalf<>+0(SB)/4, $0xbf000000
+GLOBL minushalf<>(SB), RODATA|NOPTR, $4
+
 DATA upper<>+0(SB)/4, $0xffff0000
 GLOBL upper<>(SB), RODATA|NOPTR, $4
 
@@ -1155,8 +1176,7 @@ block:
 	JGE     tail
 
 loop:
-	PREFETCHT1  8192(R9)(DI*1)
-	PREFETCHT1  8192(R10)(DI*1)
+	PREFETCHT1  8192(R9)(DI*2)
 	VMOVUPS     (R9)(DI*1), Y8
 	VMOVUPS     (R10)(DI*1), Y9
 	VMOVUPS     (R8), Y12
@@ -1474,8 +1494,7 @@ block:
 	JGE     tail
 
 loop:
-	PREFETCHT1  8192(R9)(DI*1)
-	PREFETCHT1  8192(R10)(DI*1)
+	PREFETCHT1  8192(R9)(DI*2)
 	VMOVUPS     (R9)(DI*1), Y8
 	VMOVUPS     (R10)(DI*1), Y9
 	VMOVUPS     (R8), Y12
@@ -2787,8 +2806,7 @@ block:
 	JGE          tail
 
 loop:
-	PREFETCHT1  8192(R9)(DI*1)
-	PREFETCHT1  8192(R10)(DI*1)
+	PREFETCHT1  8192(R9)(DI*2)
 	VMOVUPS     (R9)(DI*1), Y9
 	VPSLLD      $0x10, Y9, Y8
 	VPAND       Y15, Y9, Y9
@@ -3148,8 +3166,7 @@ block:
 	JGE          tail
 
 loop:
-	PREFETCHT1  8192(R9)(DI*1)
-	PREFETCHT1  8192(R10)(DI*1)
+	PREFETCHT1  8192(R9)(DI*2)
 	VMOVUPS     (R9)(DI*1), Y9
 	VPSLLD      $0x10, Y9, Y8
 	VPAND       Y15, Y9, Y9
@@ -4381,8 +4398,7 @@ block:
 	JGE     tail
 
 loop:
-	PREFETCHT1  8192(R9)(DI*1)
-	PREFETCHT1  8192(R10)(DI*1)
+	PREFETCHT1  8192(R9)(DI*2)
 	VCVTPH2PS   (R9)(DI*1), Y8
 	VCVTPH2PS   (R10)(DI*1), Y9
 	VMOVUPS     (R8), Y12
@@ -4708,8 +4724,7 @@ block:
 	JGE     tail
 
 loop:
-	PREFETCHT1  8192(R9)(DI*1)
-	PREFETCHT1  8192(R10)(DI*1)
+	PREFETCHT1  8192(R9)(DI*2)
 	VCVTPH2PS   (R9)(DI*1), Y8
 	VCVTPH2PS   (R10)(DI*1), Y9
 	VMOVUPS     (R8), Y12

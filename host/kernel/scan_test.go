@@ -220,6 +220,47 @@ func TestNarrowEveryValue(t *testing.T) {
 	})
 }
 
+// The tables of rotations agree with float64, for the frequencies of common
+// bases, at positions up to a million and far beyond, in every quadrant and
+// at every length.
+func TestRoPETableEveryLevel(t *testing.T) {
+	atEveryLevel(t, func(t *testing.T) {
+		r := rand.New(rand.NewPCG(44, 4))
+		check := func(pos int, freq []float32) {
+			t.Helper()
+			cos, sin := results(t, len(freq)), results(t, len(freq))
+			RoPETable(pos, freq, cos, sin)
+			for i, f := range freq {
+				s, c := math.Sincos(float64(float32(pos) * f))
+				if math.Abs(float64(cos[i])-c) > 2e-7 || math.Abs(float64(sin[i])-s) > 2e-7 {
+					t.Fatalf("position %d, frequency %v of %d: (%v, %v), want (%v, %v)", pos, f, len(freq), cos[i], sin[i], c, s)
+				}
+			}
+		}
+		for _, base := range []float64{1e4, 5e5, 1e9} {
+			freq := make([]float32, 64)
+			for i := range freq {
+				freq[i] = float32(math.Pow(base, -float64(i)/64))
+			}
+			freq = guarded(t, freq)
+			for pos := range 300 {
+				check(pos, freq)
+			}
+			for range 3000 {
+				check(r.IntN(1_000_001), freq)
+			}
+			check(1<<30, freq)
+		}
+		for n := range 40 {
+			freq := make([]float32, n)
+			for i := range freq {
+				freq[i] = float32(r.Float64())
+			}
+			check(r.IntN(1000), guarded(t, freq))
+		}
+	})
+}
+
 // The top-100 of 131,072 keys found with rounded queries and scored again:
 // how many more candidates than 100 give the exact ids.
 func TestRoundedCandidates(t *testing.T) {

@@ -14,15 +14,11 @@ import (
 // that a stored row is read and widened once for all queries.
 //
 // AVX-512 has registers for 4 rows x 4 queries; AVX2 for 2 x 4 and 4 x 2.
-func (l *level) dots(t dtype, nq int, list bool) {
-	kind, row := "", "row i"
-	if list {
-		kind, row = "List", "row ids[i]"
-	}
-	begin(fmt.Sprintf("dots%d%s%s%s", nq, t.name, kind, l.name),
+func (l *level) dots(t dtype, nq int) {
+	begin(fmt.Sprintf("dots%d%s%s", nq, t.name, l.name),
 		"(q0, q1, q2, q3 *float32, rows *byte, ids *uint32, n, dim int, o0, o1, o2, o3 *float32)",
-		fmt.Sprintf("writes oj[i] = qj . %s for j < %d and i < n; dim > 0 columns.", row, nq))
-	d := &dotter{level: l, t: t, nq: nq, list: list}
+		fmt.Sprintf("writes oj[i] = qj . row i for j < %d and i < n; ids is not used; dim > 0 columns.", nq))
+	d := &dotter{level: l, t: t, nq: nq}
 	for j := range nq {
 		d.q = append(d.q, load(fmt.Sprintf("q%d", j)))
 	}
@@ -34,9 +30,6 @@ func (l *level) dots(t dtype, nq int, list bool) {
 		rows = 2
 	}
 	d.base = load("rows")
-	if list {
-		d.ids = load("ids")
-	}
 	d.stride = load("dim")
 	d.end = GP64()
 	MOVQ(d.stride, d.end)
@@ -79,26 +72,17 @@ const ahead = 4096
 
 type dotter struct {
 	*level
-	t    dtype
-	nq   int
-	list bool
+	t  dtype
+	nq int
 
 	q, r        []GPVirtual // queries, rows of the block
-	base, ids   GPVirtual   // rows left (range) or row 0 (list); ids
+	base        GPVirtual   // rows left
 	stride, end GPVirtual   // bytes of a row; elements before the tail
 	i, k        GPVirtual   // row, element
 }
 
 // point sets r to the block's rows.
 func (d *dotter) point(rows int) {
-	if d.list {
-		for r := range rows {
-			MOVL(Mem{Base: d.ids, Index: d.i, Scale: 4, Disp: 4 * r}, d.r[r].As32())
-			IMULQ(d.stride, d.r[r])
-			ADDQ(d.base, d.r[r])
-		}
-		return
-	}
 	MOVQ(d.base, d.r[0])
 	for r := 1; r < rows; r++ {
 		LEAQ(Mem{Base: d.r[r-1], Index: d.stride, Scale: 1}, d.r[r])
@@ -144,7 +128,7 @@ func (d *dotter) inner(rows int, label string) {
 	CMPQ(d.k, d.end)
 	JGE(LabelRef(label + "_tail"))
 	Label(label + "_loop")
-	if !d.list && !d.wide() && d.nq > 1 && rows > 1 {
+	if !d.wide() && d.nq > 1 && rows > 1 {
 		for r := range rows {
 			PREFETCHT0(d.t.at(d.r[r], d.k).Offset(ahead))
 		}
@@ -201,14 +185,7 @@ func (d *dotter) store(rows int) {
 			VMOVUPS(X13, d.out(j))
 		}
 	default: // 2 rows x 4 queries
-		d.sum2x4()
-		VEXTRACTF128(U8(1), Y0, X13)
-		VUNPCKLPS(X13, X0, X14)
-		VUNPCKHPS(X13, X0, X15)
-		VMOVLPS(X14, d.out(0))
-		VMOVHPS(X14, d.out(1))
-		VMOVLPS(X15, d.out(2))
-		VMOVHPS(X15, d.out(3))
+		d.write2x4(d.out)
 	}
 }
 
@@ -236,6 +213,18 @@ func (d *dotter) sum2x4() {
 	c := ymm[d.acc(0, 2)]
 	VHADDPS(ymm[d.acc(0, 3)], c, c)
 	VHADDPS(c, Y0, Y0)
+}
+
+// write2x4 sums and writes the results of 2 rows x 4 queries.
+func (d *dotter) write2x4(out func(j int) Mem) {
+	d.sum2x4()
+	VEXTRACTF128(U8(1), Y0, X13)
+	VUNPCKLPS(X13, X0, X14)
+	VUNPCKHPS(X13, X0, X15)
+	VMOVLPS(X14, out(0))
+	VMOVHPS(X14, out(1))
+	VMOVLPS(X15, out(2))
+	VMOVHPS(X15, out(3))
 }
 
 // halves adds the 128-bit halves of two registers: those of a to the low

@@ -165,6 +165,8 @@ func (l *level) constants() {
 		{"magic", bits(12582912)}, {"least", bits(-87.3)}, {"most", bits(89)}, {"one", bits(1)}, {"half", bits(0.5)},
 		{"c6", bits(1.0 / 720)}, {"c5", bits(1.0 / 120)}, {"c4", bits(1.0 / 24)}, {"c3", bits(1.0 / 6)},
 		{"sign", U32(0x80000000)}, {"inf", U32(0x7f800000)}, {"neginf", U32(0xff800000)},
+		{"s3", bits(-1.9515295891e-4)}, {"s2", bits(8.3321608736e-3)}, {"s1", bits(-1.6666654611e-1)},
+		{"cos3", bits(2.443315711809948e-5)}, {"cos2", bits(-1.388731625493765e-3)}, {"cos1", bits(4.166664568298827e-2)}, {"minushalf", bits(-0.5)},
 		{"upper", U32(0xffff0000)}, {"three", U32(3)},
 		{"ulp", U32(1)}, {"below", U32(0x7fff)}, {"quiet", U32(0x40)}, {"nan", U32(0x7fc00000)},
 	} {

@@ -29,10 +29,10 @@ var levels = map[string]*level{
 var parts = map[string]func(*level){
 	"rows": func(l *level) {
 		for _, t := range []dtype{f32, bf16, f16} {
+			for _, nq := range []int{1, 2, 4} {
+				l.dots(t, nq)
+			}
 			for _, list := range []bool{false, true} {
-				for _, nq := range []int{1, 2, 4} {
-					l.dots(t, nq, list)
-				}
 				l.weighted(t, list)
 			}
 		}
@@ -66,6 +66,7 @@ var parts = map[string]func(*level){
 		l.sumSquares()
 		l.normMul()
 		l.rope()
+		l.ropeTable()
 		l.narrow(bf16)
 		l.narrow(f16)
 	},

@@ -53,16 +53,23 @@ func (f form) parts() int {
 type scanner struct {
 	dotter
 	form
+	list bool
 	rows int // of a block
 
 	queries, at GPVirtual // packed queries; those of a step
+	ids         GPVirtual
 	asked       GPVirtual // rows of the list that the caches were asked for
 	found       GPVirtual // survivors so far
 	spill       Mem
 }
 
+// scanAhead is how many bytes ahead of their use the rows of a range are asked
+// for, into the second-level cache, when four queries keep the multipliers
+// busy. With fewer queries it costs more than it gains.
+const scanAhead = 8192
+
 func (l *level) scanner(f form, nq int, list bool) *scanner {
-	s := &scanner{dotter: dotter{level: l, t: f.t, nq: nq, list: list}, form: f, rows: 4}
+	s := &scanner{dotter: dotter{level: l, t: f.t, nq: nq}, form: f, list: list, rows: 4}
 	if !l.wide() && nq == 4 {
 		s.rows = 2
 	}
@@ -329,8 +336,8 @@ func (s *scanner) inner() {
 	JGE(LabelRef("tail"))
 	Label("loop")
 	if !s.list && s.nq == 4 {
-		for r := range s.rows {
-			PREFETCHT1(Mem{Base: s.r[r], Index: s.k, Scale: 1, Disp: 2 * ahead})
+		for at := 0; at < s.rows*s.step(s.level)*s.form.t.size; at += 64 {
+			PREFETCHT1(Mem{Base: s.r[0], Index: s.k, Scale: uint8(s.rows), Disp: scanAhead + at})
 		}
 	}
 	s.multiply(false)
@@ -369,21 +376,15 @@ func (s *scanner) scores(partial bool) {
 		MOVQ(mem(fmt.Sprintf("o%d", j)), p)
 		return Mem{Base: p, Index: s.i, Scale: 4, Disp: -4 * s.rows}
 	}
+	if s.rows == 2 && !partial {
+		s.write2x4(out)
+		return
+	}
 	if s.rows == 2 {
 		s.sum2x4()
-		if partial {
-			for j := range 4 {
-				VEXTRACTPS(U8(j), X0, out(j))
-			}
-			return
+		for j := range 4 {
+			VEXTRACTPS(U8(j), X0, out(j))
 		}
-		VEXTRACTF128(U8(1), Y0, X13)
-		VUNPCKLPS(X13, X0, X14)
-		VUNPCKHPS(X13, X0, X15)
-		VMOVLPS(X14, out(0))
-		VMOVHPS(X14, out(1))
-		VMOVLPS(X15, out(2))
-		VMOVHPS(X15, out(3))
 		return
 	}
 	if partial && s.wide() {
