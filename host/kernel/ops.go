@@ -110,11 +110,17 @@ func (o *ops) listed(rows Rows, base *byte, ids []uint32, f func(lo, n int)) {
 	}
 }
 
+// askFirst asks the caches for the first rows of a list.
+func (o *ops) askFirst(rows Rows, ids []uint32) {
+	o.prefetch(rows.from(0, rows.N), unsafe.SliceData(ids), min(rows.ahead(), len(ids)), rows.rowBytes())
+}
+
 func (o *ops) scoreList(qs [][]float32, rows Rows, ids []uint32, out [][]float32) {
 	if o.scans[rows.DType].pack != nil {
+		o.askFirst(rows, ids) // packing the queries gives them time
 		x := scanPool.Get().(*scanScratch)
 		s := o.scan(int(rows.DType), qs, rows.Dim, x)
-		s.scoreList(rows, ids, out)
+		s.scoreList(o, rows, ids, out)
 		scanPool.Put(x)
 		return
 	}

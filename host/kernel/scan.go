@@ -56,7 +56,8 @@ func RoundedList(qs [][]float32, rows Rows, ids []uint32, out [][]float32, scrat
 	x := scanPool.Get().(*scanScratch)
 	defer scanPool.Put(x)
 	if s, ok := x.roundedScan(qs, rows); ok {
-		s.scoreList(rows, ids, out)
+		active.askFirst(rows, ids)
+		s.scoreList(active, rows, ids, out)
 		return
 	}
 	ScoreList(x.round(qs), rows, ids, out, scratch)
@@ -128,7 +129,8 @@ type (
 	// the order in which the scans take the elements of a row apart.
 	packFunc = func(q *float32, steps int, dst *float32, stride int)
 	// scanFunc writes oj[i] = qj . row (ids[i] or i), i < n. Listed rows are
-	// asked for that many rows ahead of their use.
+	// asked for that many rows ahead of their use; the caller has asked for
+	// the first ones.
 	scanFunc = func(q *float32, rows *byte, ids *uint32, ahead, n, dim int, o0, o1, o2, o3 *float32)
 	// bestFunc writes the tags 4*i+j and the scores of those pairs of row i
 	// and query j whose score is not below least[j] (4 values). It stops
@@ -239,10 +241,14 @@ func (s *scan) scoreRange(rows Rows, lo, hi int, out [][]float32) {
 	}
 }
 
-func (s *scan) scoreList(rows Rows, ids []uint32, out [][]float32) {
+// scoreList scores rows ids, of which the first were asked for.
+func (s *scan) scoreList(o *ops, rows Rows, ids []uint32, out [][]float32) {
 	base := rows.listed(ids)
 	step := s.rowsPerCall(rows)
 	for i := 0; i < len(ids); i += step {
+		if i > 0 {
+			o.askFirst(rows, ids[i:])
+		}
 		n := min(step, len(ids)-i)
 		s.into(&s.list, base, &ids[i], rows.ahead(), n, rows.Dim, out, i)
 	}

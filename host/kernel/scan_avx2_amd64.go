@@ -13,7 +13,7 @@ func packSplitAVX2(q *float32, steps int, dst *float32, stride int)
 // scan1F32AVX2 writes oj[i] = qj . row i for j < 1 and i < n, for packed queries; dim > 0 columns.
 func scan1F32AVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// scan1F32ListAVX2 writes oj[i] = qj . row ids[i] for j < 1 and i < n, for packed queries; dim > 0 columns.
+// scan1F32ListAVX2 writes oj[i] = qj . row ids[i] for j < 1 and i < n, for packed queries; dim > 0 columns. Rows from number ahead on are asked for ahead of their use.
 func scan1F32ListAVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
 // best1F32AVX2 writes tag 4*i+j and score qj . row i of the scores that are not below least[j], for j < 1 and i < n, for packed queries; a NaN is not below. It stops when fewer than 16 of the room entries of tags and scores are free, and returns how many rows it has seen. least has 4 values; dim > 0 columns.
@@ -22,7 +22,7 @@ func best1F32AVX2(q *float32, rows *byte, n int, dim int, least *float32, tags *
 // scan2F32AVX2 writes oj[i] = qj . row i for j < 2 and i < n, for packed queries; dim > 0 columns.
 func scan2F32AVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// scan2F32ListAVX2 writes oj[i] = qj . row ids[i] for j < 2 and i < n, for packed queries; dim > 0 columns.
+// scan2F32ListAVX2 writes oj[i] = qj . row ids[i] for j < 2 and i < n, for packed queries; dim > 0 columns. Rows from number ahead on are asked for ahead of their use.
 func scan2F32ListAVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
 // best2F32AVX2 writes tag 4*i+j and score qj . row i of the scores that are not below least[j], for j < 2 and i < n, for packed queries; a NaN is not below. It stops when fewer than 16 of the room entries of tags and scores are free, and returns how many rows it has seen. least has 4 values; dim > 0 columns.
@@ -31,7 +31,7 @@ func best2F32AVX2(q *float32, rows *byte, n int, dim int, least *float32, tags *
 // scan4F32AVX2 writes oj[i] = qj . row i for j < 4 and i < n, for packed queries; dim > 0 columns.
 func scan4F32AVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// scan4F32ListAVX2 writes oj[i] = qj . row ids[i] for j < 4 and i < n, for packed queries; dim > 0 columns.
+// scan4F32ListAVX2 writes oj[i] = qj . row ids[i] for j < 4 and i < n, for packed queries; dim > 0 columns. Rows from number ahead on are asked for ahead of their use.
 func scan4F32ListAVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
 // best4F32AVX2 writes tag 4*i+j and score qj . row i of the scores that are not below least[j], for j < 4 and i < n, for packed queries; a NaN is not below. It stops when fewer than 16 of the room entries of tags and scores are free, and returns how many rows it has seen. least has 4 values; dim > 0 columns.
@@ -40,7 +40,7 @@ func best4F32AVX2(q *float32, rows *byte, n int, dim int, least *float32, tags *
 // scan1BF16AVX2 writes oj[i] = qj . row i for j < 1 and i < n, for packed queries; dim > 0 columns.
 func scan1BF16AVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// scan1BF16ListAVX2 writes oj[i] = qj . row ids[i] for j < 1 and i < n, for packed queries; dim > 0 columns.
+// scan1BF16ListAVX2 writes oj[i] = qj . row ids[i] for j < 1 and i < n, for packed queries; dim > 0 columns. Rows from number ahead on are asked for ahead of their use.
 func scan1BF16ListAVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
 // best1BF16AVX2 writes tag 4*i+j and score qj . row i of the scores that are not below least[j], for j < 1 and i < n, for packed queries; a NaN is not below. It stops when fewer than 16 of the room entries of tags and scores are free, and returns how many rows it has seen. least has 4 values; dim > 0 columns.
@@ -49,7 +49,7 @@ func best1BF16AVX2(q *float32, rows *byte, n int, dim int, least *float32, tags 
 // scan2BF16AVX2 writes oj[i] = qj . row i for j < 2 and i < n, for packed queries; dim > 0 columns.
 func scan2BF16AVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// scan2BF16ListAVX2 writes oj[i] = qj . row ids[i] for j < 2 and i < n, for packed queries; dim > 0 columns.
+// scan2BF16ListAVX2 writes oj[i] = qj . row ids[i] for j < 2 and i < n, for packed queries; dim > 0 columns. Rows from number ahead on are asked for ahead of their use.
 func scan2BF16ListAVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
 // best2BF16AVX2 writes tag 4*i+j and score qj . row i of the scores that are not below least[j], for j < 2 and i < n, for packed queries; a NaN is not below. It stops when fewer than 16 of the room entries of tags and scores are free, and returns how many rows it has seen. least has 4 values; dim > 0 columns.
@@ -58,7 +58,7 @@ func best2BF16AVX2(q *float32, rows *byte, n int, dim int, least *float32, tags 
 // scan4BF16AVX2 writes oj[i] = qj . row i for j < 4 and i < n, for packed queries; dim > 0 columns.
 func scan4BF16AVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// scan4BF16ListAVX2 writes oj[i] = qj . row ids[i] for j < 4 and i < n, for packed queries; dim > 0 columns.
+// scan4BF16ListAVX2 writes oj[i] = qj . row ids[i] for j < 4 and i < n, for packed queries; dim > 0 columns. Rows from number ahead on are asked for ahead of their use.
 func scan4BF16ListAVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
 // best4BF16AVX2 writes tag 4*i+j and score qj . row i of the scores that are not below least[j], for j < 4 and i < n, for packed queries; a NaN is not below. It stops when fewer than 16 of the room entries of tags and scores are free, and returns how many rows it has seen. least has 4 values; dim > 0 columns.
@@ -67,7 +67,7 @@ func best4BF16AVX2(q *float32, rows *byte, n int, dim int, least *float32, tags 
 // scan1F16AVX2 writes oj[i] = qj . row i for j < 1 and i < n, for packed queries; dim > 0 columns.
 func scan1F16AVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// scan1F16ListAVX2 writes oj[i] = qj . row ids[i] for j < 1 and i < n, for packed queries; dim > 0 columns.
+// scan1F16ListAVX2 writes oj[i] = qj . row ids[i] for j < 1 and i < n, for packed queries; dim > 0 columns. Rows from number ahead on are asked for ahead of their use.
 func scan1F16ListAVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
 // best1F16AVX2 writes tag 4*i+j and score qj . row i of the scores that are not below least[j], for j < 1 and i < n, for packed queries; a NaN is not below. It stops when fewer than 16 of the room entries of tags and scores are free, and returns how many rows it has seen. least has 4 values; dim > 0 columns.
@@ -76,7 +76,7 @@ func best1F16AVX2(q *float32, rows *byte, n int, dim int, least *float32, tags *
 // scan2F16AVX2 writes oj[i] = qj . row i for j < 2 and i < n, for packed queries; dim > 0 columns.
 func scan2F16AVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// scan2F16ListAVX2 writes oj[i] = qj . row ids[i] for j < 2 and i < n, for packed queries; dim > 0 columns.
+// scan2F16ListAVX2 writes oj[i] = qj . row ids[i] for j < 2 and i < n, for packed queries; dim > 0 columns. Rows from number ahead on are asked for ahead of their use.
 func scan2F16ListAVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
 // best2F16AVX2 writes tag 4*i+j and score qj . row i of the scores that are not below least[j], for j < 2 and i < n, for packed queries; a NaN is not below. It stops when fewer than 16 of the room entries of tags and scores are free, and returns how many rows it has seen. least has 4 values; dim > 0 columns.
@@ -85,7 +85,7 @@ func best2F16AVX2(q *float32, rows *byte, n int, dim int, least *float32, tags *
 // scan4F16AVX2 writes oj[i] = qj . row i for j < 4 and i < n, for packed queries; dim > 0 columns.
 func scan4F16AVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// scan4F16ListAVX2 writes oj[i] = qj . row ids[i] for j < 4 and i < n, for packed queries; dim > 0 columns.
+// scan4F16ListAVX2 writes oj[i] = qj . row ids[i] for j < 4 and i < n, for packed queries; dim > 0 columns. Rows from number ahead on are asked for ahead of their use.
 func scan4F16ListAVX2(q *float32, rows *byte, ids *uint32, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
 // best4F16AVX2 writes tag 4*i+j and score qj . row i of the scores that are not below least[j], for j < 4 and i < n, for packed queries; a NaN is not below. It stops when fewer than 16 of the room entries of tags and scores are free, and returns how many rows it has seen. least has 4 values; dim > 0 columns.

@@ -265,7 +265,7 @@ TEXT ·scan1F32ListAVX2(SB), NOSPLIT, $0-80
 	MOVQ q+0(FP), AX
 	MOVQ rows+8(FP), CX
 	MOVQ ids+16(FP), DX
-	XORQ BX, BX
+	MOVQ ahead+24(FP), BX
 	MOVQ dim+40(FP), SI
 	MOVQ SI, DI
 	ANDQ $-8, DI
@@ -293,7 +293,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       BX
@@ -743,7 +744,7 @@ TEXT ·scan2F32ListAVX2(SB), NOSPLIT, $0-80
 	MOVQ q+0(FP), AX
 	MOVQ rows+8(FP), CX
 	MOVQ ids+16(FP), DX
-	XORQ BX, BX
+	MOVQ ahead+24(FP), BX
 	MOVQ dim+40(FP), SI
 	MOVQ SI, DI
 	ANDQ $-8, DI
@@ -771,7 +772,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       BX
@@ -1286,7 +1288,7 @@ TEXT ·scan4F32ListAVX2(SB), NOSPLIT, $0-80
 	MOVQ q+0(FP), AX
 	MOVQ rows+8(FP), CX
 	MOVQ ids+16(FP), DX
-	XORQ BX, BX
+	MOVQ ahead+24(FP), BX
 	MOVQ dim+40(FP), SI
 	MOVQ SI, DI
 	ANDQ $-8, DI
@@ -1314,7 +1316,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       BX
@@ -1769,7 +1772,7 @@ TEXT ·scan1BF16ListAVX2(SB), NOSPLIT, $0-80
 	MOVQ q+0(FP), AX
 	MOVQ rows+8(FP), CX
 	MOVQ ids+16(FP), DX
-	XORQ BX, BX
+	MOVQ ahead+24(FP), BX
 	MOVQ dim+40(FP), SI
 	MOVQ SI, DI
 	ANDQ $-16, DI
@@ -1797,7 +1800,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       BX
@@ -2318,7 +2322,7 @@ TEXT ·scan2BF16ListAVX2(SB), NOSPLIT, $0-80
 	MOVQ q+0(FP), AX
 	MOVQ rows+8(FP), CX
 	MOVQ ids+16(FP), DX
-	XORQ BX, BX
+	MOVQ ahead+24(FP), BX
 	MOVQ dim+40(FP), SI
 	MOVQ SI, DI
 	ANDQ $-16, DI
@@ -2346,7 +2350,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       BX
@@ -2936,7 +2941,7 @@ TEXT ·scan4BF16ListAVX2(SB), NOSPLIT, $0-80
 	MOVQ q+0(FP), AX
 	MOVQ rows+8(FP), CX
 	MOVQ ids+16(FP), DX
-	XORQ BX, BX
+	MOVQ ahead+24(FP), BX
 	MOVQ dim+40(FP), SI
 	MOVQ SI, DI
 	ANDQ $-16, DI
@@ -2964,7 +2969,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       BX
@@ -3447,7 +3453,7 @@ TEXT ·scan1F16ListAVX2(SB), NOSPLIT, $0-80
 	MOVQ q+0(FP), AX
 	MOVQ rows+8(FP), CX
 	MOVQ ids+16(FP), DX
-	XORQ BX, BX
+	MOVQ ahead+24(FP), BX
 	MOVQ dim+40(FP), SI
 	MOVQ SI, DI
 	ANDQ $-8, DI
@@ -3475,7 +3481,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       BX
@@ -3949,7 +3956,7 @@ TEXT ·scan2F16ListAVX2(SB), NOSPLIT, $0-80
 	MOVQ q+0(FP), AX
 	MOVQ rows+8(FP), CX
 	MOVQ ids+16(FP), DX
-	XORQ BX, BX
+	MOVQ ahead+24(FP), BX
 	MOVQ dim+40(FP), SI
 	MOVQ SI, DI
 	ANDQ $-8, DI
@@ -3977,7 +3984,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       BX
@@ -4512,7 +4520,7 @@ TEXT ·scan4F16ListAVX2(SB), NOSPLIT, $0-80
 	MOVQ q+0(FP), AX
 	MOVQ rows+8(FP), CX
 	MOVQ ids+16(FP), DX
-	XORQ BX, BX
+	MOVQ ahead+24(FP), BX
 	MOVQ dim+40(FP), SI
 	MOVQ SI, DI
 	ANDQ $-8, DI
@@ -4540,7 +4548,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       BX

@@ -306,7 +306,7 @@ TEXT ·scan1F32ListAVX512(SB), NOSPLIT, $0-80
 	MOVQ  q+0(FP), AX
 	MOVQ  rows+8(FP), DX
 	MOVQ  ids+16(FP), BX
-	XORQ  SI, SI
+	MOVQ  ahead+24(FP), SI
 	MOVQ  dim+40(FP), DI
 	MOVQ  DI, CX
 	ANDQ  $0x0f, CX
@@ -340,7 +340,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       SI
@@ -865,7 +866,7 @@ TEXT ·scan2F32ListAVX512(SB), NOSPLIT, $0-80
 	MOVQ  q+0(FP), AX
 	MOVQ  rows+8(FP), DX
 	MOVQ  ids+16(FP), BX
-	XORQ  SI, SI
+	MOVQ  ahead+24(FP), SI
 	MOVQ  dim+40(FP), DI
 	MOVQ  DI, CX
 	ANDQ  $0x0f, CX
@@ -899,7 +900,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       SI
@@ -1578,7 +1580,7 @@ TEXT ·scan4F32ListAVX512(SB), NOSPLIT, $0-80
 	MOVQ  q+0(FP), AX
 	MOVQ  rows+8(FP), DX
 	MOVQ  ids+16(FP), BX
-	XORQ  SI, SI
+	MOVQ  ahead+24(FP), SI
 	MOVQ  dim+40(FP), DI
 	MOVQ  DI, CX
 	ANDQ  $0x0f, CX
@@ -1612,7 +1614,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       SI
@@ -2304,7 +2307,7 @@ TEXT ·scan1BF16ListAVX512(SB), NOSPLIT, $0-80
 	MOVQ         q+0(FP), AX
 	MOVQ         rows+8(FP), DX
 	MOVQ         ids+16(FP), BX
-	XORQ         SI, SI
+	MOVQ         ahead+24(FP), SI
 	MOVQ         dim+40(FP), DI
 	MOVQ         DI, CX
 	ANDQ         $0x1f, CX
@@ -2339,7 +2342,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       SI
@@ -2936,7 +2940,7 @@ TEXT ·scan2BF16ListAVX512(SB), NOSPLIT, $0-80
 	MOVQ         q+0(FP), AX
 	MOVQ         rows+8(FP), DX
 	MOVQ         ids+16(FP), BX
-	XORQ         SI, SI
+	MOVQ         ahead+24(FP), SI
 	MOVQ         dim+40(FP), DI
 	MOVQ         DI, CX
 	ANDQ         $0x1f, CX
@@ -2971,7 +2975,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       SI
@@ -3780,7 +3785,7 @@ TEXT ·scan4BF16ListAVX512(SB), NOSPLIT, $0-80
 	MOVQ         q+0(FP), AX
 	MOVQ         rows+8(FP), DX
 	MOVQ         ids+16(FP), BX
-	XORQ         SI, SI
+	MOVQ         ahead+24(FP), SI
 	MOVQ         dim+40(FP), DI
 	MOVQ         DI, CX
 	ANDQ         $0x1f, CX
@@ -3815,7 +3820,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       SI
@@ -4597,7 +4603,7 @@ TEXT ·scan1F16ListAVX512(SB), NOSPLIT, $0-80
 	MOVQ  q+0(FP), AX
 	MOVQ  rows+8(FP), DX
 	MOVQ  ids+16(FP), BX
-	XORQ  SI, SI
+	MOVQ  ahead+24(FP), SI
 	MOVQ  dim+40(FP), DI
 	MOVQ  DI, CX
 	ANDQ  $0x0f, CX
@@ -4631,7 +4637,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       SI
@@ -5150,7 +5157,7 @@ TEXT ·scan2F16ListAVX512(SB), NOSPLIT, $0-80
 	MOVQ  q+0(FP), AX
 	MOVQ  rows+8(FP), DX
 	MOVQ  ids+16(FP), BX
-	XORQ  SI, SI
+	MOVQ  ahead+24(FP), SI
 	MOVQ  dim+40(FP), DI
 	MOVQ  DI, CX
 	ANDQ  $0x0f, CX
@@ -5184,7 +5191,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       SI
@@ -5873,7 +5881,7 @@ TEXT ·scan4F16ListAVX512(SB), NOSPLIT, $0-80
 	MOVQ  q+0(FP), AX
 	MOVQ  rows+8(FP), DX
 	MOVQ  ids+16(FP), BX
-	XORQ  SI, SI
+	MOVQ  ahead+24(FP), SI
 	MOVQ  dim+40(FP), DI
 	MOVQ  DI, CX
 	ANDQ  $0x0f, CX
@@ -5907,7 +5915,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       SI
@@ -6618,7 +6627,7 @@ TEXT ·scan1RoundedListAVX512(SB), NOSPLIT, $0-80
 	MOVQ  q+0(FP), AX
 	MOVQ  rows+8(FP), DX
 	MOVQ  ids+16(FP), BX
-	XORQ  SI, SI
+	MOVQ  ahead+24(FP), SI
 	MOVQ  dim+40(FP), DI
 	MOVQ  DI, CX
 	ANDQ  $0x1f, CX
@@ -6652,7 +6661,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       SI
@@ -7319,7 +7329,7 @@ TEXT ·scan2RoundedListAVX512(SB), NOSPLIT, $0-80
 	MOVQ  q+0(FP), AX
 	MOVQ  rows+8(FP), DX
 	MOVQ  ids+16(FP), BX
-	XORQ  SI, SI
+	MOVQ  ahead+24(FP), SI
 	MOVQ  dim+40(FP), DI
 	MOVQ  DI, CX
 	ANDQ  $0x1f, CX
@@ -7353,7 +7363,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       SI
@@ -8352,7 +8363,7 @@ TEXT ·scan4RoundedListAVX512(SB), NOSPLIT, $0-80
 	MOVQ  q+0(FP), AX
 	MOVQ  rows+8(FP), DX
 	MOVQ  ids+16(FP), BX
-	XORQ  SI, SI
+	MOVQ  ahead+24(FP), SI
 	MOVQ  dim+40(FP), DI
 	MOVQ  DI, CX
 	ANDQ  $0x1f, CX
@@ -8386,7 +8397,8 @@ ask:
 
 line:
 	PREFETCHT0 (R10)
-	ADDQ       $0x40, R10
+	PREFETCHT0 64(R10)
+	SUBQ       $-128, R10
 	CMPQ       R10, R11
 	JLT        line
 	INCQ       SI

@@ -78,13 +78,13 @@ func (l *level) scanner(f form, nq int, list bool) *scanner {
 
 // scan generates the scores of a range or a list of rows.
 func (l *level) scan(f form, nq int, list bool) {
-	kind, row := "", "row i"
+	kind, row, asks := "", "row i", ""
 	if list {
-		kind, row = "List", "row ids[i]"
+		kind, row, asks = "List", "row ids[i]", " Rows from number ahead on are asked for ahead of their use."
 	}
 	begin(fmt.Sprintf("scan%d%s%s%s", nq, f.name, kind, l.name),
 		"(q *float32, rows *byte, ids *uint32, ahead, n, dim int, o0, o1, o2, o3 *float32)",
-		fmt.Sprintf("writes oj[i] = qj . %s for j < %d and i < n, for packed queries; dim > 0 columns.", row, nq))
+		fmt.Sprintf("writes oj[i] = qj . %s for j < %d and i < n, for packed queries; dim > 0 columns.%s", row, nq, asks))
 	s := l.scanner(f, nq, list)
 	s.setup()
 	s.blocks(s.scores)
@@ -126,8 +126,7 @@ const (
 func (s *scanner) setup() {
 	s.queries, s.base = load("q"), load("rows")
 	if s.list {
-		s.ids, s.asked = load("ids"), GP64()
-		XORQ(s.asked, s.asked)
+		s.ids, s.asked = load("ids"), load("ahead")
 	}
 	s.stride = load("dim")
 	if s.wide() {
@@ -223,7 +222,7 @@ func (s *scanner) pointList() {
 }
 
 // ask asks the caches for the rows of the list up to ahead rows beyond this
-// block that were not asked for yet.
+// block that were not asked for yet; the caller asked for the first ones.
 func (s *scanner) ask() {
 	p, end := GP64(), GP64()
 	MOVQ(s.i, s.k)
@@ -240,7 +239,8 @@ func (s *scanner) ask() {
 	ANDQ(I8(-64), p)
 	Label("line")
 	PREFETCHT0(Mem{Base: p})
-	ADDQ(U8(64), p)
+	PREFETCHT0(Mem{Base: p, Disp: 64}) // rows of an odd number of lines are rare
+	SUBQ(I8(-128), p)
 	CMPQ(p, end)
 	JLT(LabelRef("line"))
 	INCQ(s.asked)
