@@ -525,11 +525,14 @@ func TestKernelsDoNotAllocate(t *testing.T) {
 		ps := []Partial{partial(dim), partial(dim)}
 		product := make([]float32, 2*n)
 		scratch := make([]float32, max(CausalScratch(dim), GEMMScratch(dim)))
-		top := NewTopK(20)
+		top, tops := NewTopK(20), []*TopK{NewTopK(20), NewTopK(20)}
 		top.Push(0, out[0])
 		for name, f := range map[string]func(){
 			"ScoreList":    func() { ScoreList(qs, rows, ids, out, scratch) },
 			"ScoreRange":   func() { ScoreRange(qs, rows, 0, n, out, scratch) },
+			"TopKRange":    func() { TopKRange(qs, rows, 0, n, 0, tops, scratch) },
+			"Rounded":      func() { RoundedList(qs, rows, ids, out, scratch) },
+			"RoPETable":    func() { RoPETable(7, x[:dim], qs[0], qs[1]) },
 			"MatMul":       func() { MatMul(x, 2, rows, 0, n, product, n, scratch) },
 			"AttendList":   func() { AttendList(qs[0], rows, rows, ids, nil, 1, &ps[0], scratch[:2*dim]) },
 			"AttendCausal": func() { AttendCausal(x, 2, n, rows, rows, 0, n, 1, ps, scratch) },
