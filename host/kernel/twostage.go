@@ -27,6 +27,7 @@ type TwoStage struct {
 	least   [MaxQueries]float32
 	scores  []float32
 	index   []uint32
+	run     [1]uint32
 	row     []float32 // scratch of a dimension
 }
 
@@ -133,9 +134,10 @@ const (
 	sampleWanted = 48
 	leastSample  = 2048
 	mostSample   = 1 << 14
+	runKeys      = 4 * blockKeys // that lie together
 )
 
-// chooseThresholds estimates keys in evenly spaced blocks and sets each
+// chooseThresholds estimates keys in evenly spaced runs of blocks and sets each
 // query's threshold so that about want of the n keys reach it.
 func (t *TwoStage) chooseThresholds(parts []CodedKeys, n, want int) {
 	keys := min(max(sampleWanted*(n/want), leastSample), mostSample, n)
@@ -145,12 +147,12 @@ func (t *TwoStage) chooseThresholds(parts []CodedKeys, n, want int) {
 	for j := range s.n {
 		t.sample[j] = t.sample[j][:0]
 	}
-	block := 0
+	skip := 0 // runs before the next one
 	for _, p := range parts {
-		first, last := p.Lo/blockKeys, (p.Hi+blockKeys-1)/blockKeys
-		for ; block < last-first; block += step {
-			lo := (first + block) * blockKeys
-			p.Codes.each(s, max(lo, p.Lo), min(lo+blockKeys, p.Hi), func(lo, n, at int) bool {
+		run, end := p.Lo/runKeys+skip, (p.Hi+runKeys-1)/runKeys
+		for ; run < end; run += step {
+			t.prefetchRun(p.Codes, run+step)
+			p.Codes.each(s, max(run*runKeys, p.Lo), min((run+1)*runKeys, p.Hi), func(lo, n, at int) bool {
 				for j := range s.n {
 					t.sample[j] = append(t.sample[j], s.chunk[j][at:at+n]...)
 				}
@@ -158,11 +160,19 @@ func (t *TwoStage) chooseThresholds(parts []CodedKeys, n, want int) {
 				return true
 			})
 		}
-		block -= last - first
+		skip = run - end
 	}
 	for j := range s.n {
 		w := max(1, want*m/n)
 		t.least[j] = kthLargest(t.sample[j], w, w/16)
+	}
+}
+
+// prefetchRun asks for the codes of a run of keys, if there are that many.
+func (t *TwoStage) prefetchRun(c *Codes, run int) {
+	if active != nil && (run+1)*runKeys <= c.n {
+		t.run[0] = uint32(run)
+		active.prefetch(&c.mem[0], &t.run[0], 1, runKeys/blockKeys*c.coder.blockBytes())
 	}
 }
 

@@ -223,8 +223,10 @@ func (l *level) fill(pattern uint32, v int) {
 	VPBROADCASTD(xmm[v], ymm[v])
 }
 
-// codesAhead is how many bytes before their use words are asked for.
-const codesAhead = 4096
+// codesAhead is how many bytes before their use words are asked for. Lines are
+// asked for in the order in which they lie: blocks read side by side would
+// hide from the processor's own prefetching that all are wanted.
+const codesAhead = 6144
 
 const each4 = 0x01010101 // a byte of it in each byte of a lane
 
@@ -298,9 +300,12 @@ func (e *estimator) dotProducts() {
 		e.fill(each4*4, mask4)
 	}
 	e.second = GP64()
+	const side = 4 // blocks
 	size, p := GP64(), GP64()
 	LEAQ(Mem{Base: e.span, Disp: wordBytes}, size)
+	ahead := GP64()
 	inner := func(blocks int, label string) {
+		MOVQ(e.base, ahead)
 		block := func(b, word int) Mem {
 			m := Mem{Base: e.base, Disp: word * wordBytes}
 			if b%2 == 1 {
@@ -317,11 +322,12 @@ func (e *estimator) dotProducts() {
 		LEAQ(Mem{Base: e.base, Index: size, Scale: 1}, e.second)
 		XORQ(e.k, e.k)
 		Label(label + "_group")
-		for b := range blocks {
-			for w := range e.bits {
-				PREFETCHT0(block(b, w).Offset(codesAhead))
-			}
+		// A quarter of a scale's line with each group: right at dimension 128.
+		lines := blocks*e.bits + (blocks+3)/4
+		for w := range lines {
+			PREFETCHT0(Mem{Base: ahead, Disp: codesAhead + wordBytes*w})
 		}
+		ADDQ(U32(wordBytes*lines), ahead)
 		plane := e.plane()
 		if e.bits == 3 {
 			for b := range blocks {
@@ -372,12 +378,12 @@ func (e *estimator) dotProducts() {
 		ADDQ(U8(blocks*blockKeys), e.at)
 	}
 	n := load("n")
-	Label("four")
-	CMPQ(n, U8(4))
+	Label("many")
+	CMPQ(n, U8(side))
 	JLT(LabelRef("one"))
-	inner(4, "four")
-	SUBQ(U8(4), n)
-	JMP(LabelRef("four"))
+	inner(side, "many")
+	SUBQ(U8(side), n)
+	JMP(LabelRef("many"))
 	Label("one")
 	CMPQ(n, U8(0))
 	JE(LabelRef("done"))
