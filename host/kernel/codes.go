@@ -268,31 +268,34 @@ func (c *Codes) store(i int, scale float32) {
 		}
 	}
 	binary.LittleEndian.PutUint32(scales[4*lane:], math.Float32bits(scale))
-	words := block[4*lane:]
-	for d := c.digits; len(d) > 0; d = d[groupDims:] {
+	bits := c.coder.bits
+	for g := 0; g*groupDims < len(c.digits); g++ {
+		d := c.digits[g*groupDims:][:groupDims]
 		var m [8]uint32 // the digits of dimensions 4s to 4s+3
 		for s := range m {
 			m[s] = binary.LittleEndian.Uint32(d[4*s:])
 		}
-		put := func(w uint32) {
-			binary.LittleEndian.PutUint32(words, w)
-			words = words[min(wordBytes, len(words)):]
-		}
-		switch c.coder.bits {
+		words := block[g*bits*wordBytes+4*lane:][:(bits-1)*wordBytes+4]
+		switch bits {
 		case 1:
-			put(m[0] | m[1]<<1 | m[2]<<2 | m[3]<<3 | m[4]<<4 | m[5]<<5 | m[6]<<6 | m[7]<<7)
+			binary.LittleEndian.PutUint32(words, m[0]|m[1]<<1|m[2]<<2|m[3]<<3|m[4]<<4|m[5]<<5|m[6]<<6|m[7]<<7)
 		case 2:
-			put(m[0] | m[1]<<2 | m[2]<<4 | m[3]<<6)
-			put(m[4] | m[5]<<2 | m[6]<<4 | m[7]<<6)
+			binary.LittleEndian.PutUint32(words, m[0]|m[1]<<2|m[2]<<4|m[3]<<6)
+			binary.LittleEndian.PutUint32(words[wordBytes:], m[4]|m[5]<<2|m[6]<<4|m[7]<<6)
 		case 3:
 			const low, high = 0x03030303, 0x04040404
-			put(m[0]&low | m[1]&low<<2 | m[2]&low<<4 | m[3]&low<<6)
-			put(m[4]&low | m[5]&low<<2 | m[6]&low<<4 | m[7]&low<<6)
-			put(m[0]&high>>2 | m[1]&high>>1 | m[2]&high | m[3]&high<<1 | m[4]&high<<2 | m[5]&high<<3 | m[6]&high<<4 | m[7]&high<<5)
-		case 4:
-			for t := 0; t < 8; t += 2 {
-				put(m[t] | m[t+1]<<4)
+			var l, h [8]uint32
+			for s, v := range m {
+				l[s], h[s] = v&low, v&high>>2
 			}
+			binary.LittleEndian.PutUint32(words, l[0]|l[1]<<2|l[2]<<4|l[3]<<6)
+			binary.LittleEndian.PutUint32(words[wordBytes:], l[4]|l[5]<<2|l[6]<<4|l[7]<<6)
+			binary.LittleEndian.PutUint32(words[2*wordBytes:], h[0]|h[1]<<1|h[2]<<2|h[3]<<3|h[4]<<4|h[5]<<5|h[6]<<6|h[7]<<7)
+		case 4:
+			binary.LittleEndian.PutUint32(words, m[0]|m[1]<<4)
+			binary.LittleEndian.PutUint32(words[wordBytes:], m[2]|m[3]<<4)
+			binary.LittleEndian.PutUint32(words[2*wordBytes:], m[4]|m[5]<<4)
+			binary.LittleEndian.PutUint32(words[3*wordBytes:], m[6]|m[7]<<4)
 		}
 	}
 }

@@ -131,7 +131,7 @@ func (c *Candidates) addAll(parts []CodedKeys) {
 // above it, so that the number of candidates comes out within some 15 % of what is
 // wanted, but at least leastSample and at most mostSample keys in all.
 const (
-	sampleWanted = 48
+	sampleWanted = 32
 	leastSample  = 2048
 	mostSample   = 1 << 14
 	runKeys      = 4 * blockKeys // that lie together

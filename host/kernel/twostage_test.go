@@ -53,7 +53,7 @@ func TestTwoStage(t *testing.T) {
 			for j := range tops {
 				tops[j] = NewTopK(1)
 			}
-			const scale = 0.1
+			const scale = 0.03
 			scored := search.Search(qs, ps, k, want, tops, rest, scale)
 			if want >= len(keyOf) && scored != nq*len(keyOf) {
 				t.Fatalf("%d of %d keys scored", scored, nq*len(keyOf))
@@ -92,8 +92,8 @@ func TestTwoStage(t *testing.T) {
 						}
 					}
 				}
-				// Estimates of one bit err by up to half a norm.
-				lse, tolerance := float64(rest[j].LSE()), []float64{0, 1.2, 0.5, 0.3, 0.2}[c.bits]
+					// Long keys weigh most, and few of them make up the rest of a small set.
+				lse, tolerance := float64(rest[j].LSE()), []float64{0, 0.5, 0.2, 0.1, 0.1}[c.bits]
 				if want >= len(keyOf) {
 					tolerance = 1e-4
 				}

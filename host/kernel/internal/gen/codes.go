@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -25,6 +26,16 @@ func (l *level) codes() {
 	}
 	if l.vnni {
 		return // the others are those of AVX-512
+	}
+	for _, c := range []struct {
+		name  string
+		value float32
+	}{
+		{"e1", math.Ln2}, {"e2", math.Ln2 * math.Ln2 / 2}, {"e3", math.Ln2 * math.Ln2 * math.Ln2 / 6},
+		{"e4", math.Ln2 * math.Ln2 * math.Ln2 * math.Ln2 / 24}, {"leastpower", -126}, {"mostpower", 127},
+	} {
+		l.f32s[c.name] = GLOBL(c.name, RODATA|NOPTR)
+		DATA(0, bits(c.value))
 	}
 	l.hadamard()
 	l.gridSums()
@@ -643,37 +654,64 @@ func (l *level) compress(x, ids, values, count GPVirtual) {
 	Label("done")
 }
 
+// sumExp needs no exact exponentials, for what it sums are estimates: a
+// polynomial of degree 4 is within 5e-5.
 func (l *level) sumExp() {
 	begin("sumExp"+l.name, "(x *float32, n int, limit, scale, shift float32) float32",
-		"returns the sum of exp(scale*x + shift) over those of the n elements of x that are below limit; a NaN is not.")
-	const scale, limit, sum, below = 11, 13, 14, 0x11 // less than, ordered, quiet
+		"returns the sum of exp(scale*x + shift), each within 1e-4 of its value, over those of the n elements of x that are below limit; a NaN is not.")
+	const limit, scale, shift, sum, below, nearest = 4, 5, 6, 7, 0x11, 8 // less than, ordered, quiet; no exceptions
 	x := load("x")
-	exp := exponential{l}
-	exp.setup()
+	l.broadcast("log2e", 0)
 	VBROADCASTSS(mem("scale"), l.v(scale))
-	VBROADCASTSS(mem("shift"), l.v(12))
+	VMULPS(l.v(0), l.v(scale), l.v(scale))
+	VBROADCASTSS(mem("shift"), l.v(shift))
+	VMULPS(l.v(0), l.v(shift), l.v(shift))
 	VBROADCASTSS(mem("limit"), l.v(limit))
+	coefficients := []string{"e4", "e3", "e2", "e1", "one"}
+	for i, c := range coefficients {
+		l.broadcast(c, 8+i)
+	}
+	l.broadcast("leastpower", 13)
+	l.broadcast("mostpower", 14)
 	l.zero(sum)
 	l.each(l.lanes, func(e elements) {
 		e.read(x, l.v(0))
-		VFMADD213PS(l.v(12), l.v(scale), l.v(0))
-		exp.step()
-		e.read(x, l.v(1))
-		if !l.wide() {
-			VCMPPS(U8(below), l.v(limit), l.v(1), l.v(1))
+		if e.wide() {
 			if e.tail {
-				VANDPS(ymm[mask], l.v(1), l.v(1))
+				VCMPPS(U8(below), l.v(limit), l.v(0), K1, K2)
+			} else {
+				VCMPPS(U8(below), l.v(limit), l.v(0), K2)
 			}
-			VANDPS(l.v(1), l.v(0), l.v(0))
-			VADDPS(l.v(0), l.v(sum), l.v(sum))
+		} else {
+			VCMPPS(U8(below), l.v(limit), l.v(0), l.v(3))
+			if e.tail {
+				VANDPS(ymm[mask], l.v(3), l.v(3))
+			}
+		}
+		// 2 to the power t = n + r
+		VFMADD213PS(l.v(shift), l.v(scale), l.v(0))
+		VMAXPS(l.v(0), l.v(13), l.v(0)) // a NaN stays
+		VMINPS(l.v(0), l.v(14), l.v(0))
+		if e.wide() {
+			VRNDSCALEPS(U8(nearest), l.v(0), l.v(1))
+		} else {
+			VROUNDPS(U8(nearest), l.v(0), l.v(1))
+		}
+		VSUBPS(l.v(1), l.v(0), l.v(0))
+		VMOVAPS(l.v(8), l.v(2))
+		for i := range coefficients[1:] {
+			VFMADD213PS(l.v(9+i), l.v(0), l.v(2))
+		}
+		if e.wide() {
+			VSCALEFPS(l.v(1), l.v(2), l.v(2))
+			VADDPS(l.v(2), l.v(sum), K2, l.v(sum))
 			return
 		}
-		if e.tail {
-			VCMPPS(U8(below), l.v(limit), l.v(1), K1, K3)
-		} else {
-			VCMPPS(U8(below), l.v(limit), l.v(1), K3)
-		}
-		VADDPS(l.v(0), l.v(sum), K3, l.v(sum))
+		VCVTPS2DQ(l.v(1), l.v(1))
+		VPSLLD(U8(23), l.v(1), l.v(1))
+		VPADDD(l.v(1), l.v(2), l.v(2)) // to the exponent
+		VANDPS(l.v(3), l.v(2), l.v(2))
+		VADDPS(l.v(2), l.v(sum), l.v(sum))
 	})
 	VMOVAPS(l.v(sum), l.v(0))
 	l.across(VADDPS)
