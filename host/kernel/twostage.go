@@ -6,8 +6,8 @@ import (
 	"sort"
 )
 
-// CodedKeys is a stretch of one head's keys with their codes: row i of Keys is key i of
-// Codes. Keys [Lo, Hi) are to be searched; the id of key i is First + i.
+// CodedKeys is a stretch of one head's keys with their codes: row i of Keys is
+// key i of Codes. Keys [Lo, Hi) are to be searched; the id of key i is First+i.
 type CodedKeys struct {
 	Codes  *Codes
 	Keys   Rows
@@ -16,8 +16,8 @@ type CodedKeys struct {
 }
 
 // TwoStage finds the keys of largest inner product with a query in two
-// stages: a scan of all codes names candidates, and inner products with the
-// stored keys, in full precision, choose among them. It holds scratch memory that
+// stages: a scan of all codes names candidates, and inner products of the f32
+// query with the stored keys choose among them. It holds scratch memory that
 // grows to what a search needs, and serves one goroutine at a time; the zero
 // value is ready.
 type TwoStage struct {
@@ -127,9 +127,9 @@ func (c *Candidates) addAll(parts []CodedKeys) {
 	}
 }
 
-// The sample that a threshold is taken from has about sampleWanted keys
-// above it, so that the number of candidates comes out within some 15 % of what is
-// wanted, but at least leastSample and at most mostSample keys in all.
+// The sample that a threshold is taken from has leastSample to mostSample keys,
+// so many that about sampleWanted are above it: then the number of candidates
+// mostly comes out within a fifth of what is wanted.
 const (
 	sampleWanted = 32
 	leastSample  = 2048
@@ -137,8 +137,8 @@ const (
 	runKeys      = 4 * blockKeys // that lie together
 )
 
-// chooseThresholds estimates keys in evenly spaced runs of blocks and sets each
-// query's threshold so that about want of the n keys reach it.
+// chooseThresholds estimates keys in evenly spaced runs and sets each query's
+// threshold so that about want of the n keys reach it.
 func (t *TwoStage) chooseThresholds(parts []CodedKeys, n, want int) {
 	keys := min(max(sampleWanted*(n/want), leastSample), mostSample, n)
 	step := max(1, n/keys)
@@ -176,8 +176,9 @@ func (t *TwoStage) prefetchRun(c *Codes, run int) {
 	}
 }
 
-// scan collects candidates over all parts; ids are places, counted over the
-// parts. A list that runs full keeps its best and goes on with a higher threshold.
+// scan collects candidates over all parts; their ids are places, counted over
+// the parts. A list that runs full keeps its best and goes on with a higher
+// threshold.
 func (t *TwoStage) scan(parts []CodedKeys, want int, rest []Partial, scale float32) {
 	s := &t.queries
 	place := uint32(0)
@@ -228,9 +229,8 @@ func (t *TwoStage) keepBest(j, want int, rest *Partial, scale float32) {
 	t.scores = dropped
 }
 
-// choose scores the candidates at the given places, in increasing order,
-// with the stored keys and leaves the k best in top, with ids for places. The
-// others add to rest.
+// choose scores the candidates at the given places, in increasing order, with
+// the stored keys and leaves the k best in top, by id. The others add to rest.
 func (t *TwoStage) choose(q []float32, parts []CodedKeys, places []uint32, k int, top *TopK, rest *Partial, scale float32) {
 	if cap(t.scores) < len(places) {
 		t.scores = make([]float32, len(places))
@@ -274,8 +274,9 @@ func (t *TwoStage) choose(q []float32, parts []CodedKeys, places []uint32, k int
 	}
 }
 
-// kthLargest returns the largest threshold that k to k+slack of the numbers
-// in x reach (more where equal ones straddle it): +Inf for k = 0, -Inf when there are fewer than k.
+// kthLargest returns a threshold that k to k+slack of the numbers in x reach,
+// more only where equal ones stand k-th: +Inf for k = 0, -Inf when there are
+// fewer than k.
 func kthLargest(x []float32, k, slack int) float32 {
 	if k == 0 {
 		return float32(math.Inf(1))
