@@ -39,8 +39,9 @@ func byRows(n, dim int) bool {
 // token. It goes in blocks as in FlashAttention (arXiv 2205.14135), with
 // logit = scale * q.k. Rows are numbered like first: row r of keys is the
 // token at position r; first is negative where the queries begin before row 0.
-// With first >= hi every query sees all of the range, as a decode step does. Several calls over disjoint ranges build up one softmax.
-// scratch has [CausalScratch](n, keys.Dim) f32.
+// With first >= hi every query sees all of the range, as a decode step does.
+// Several calls over disjoint ranges build up one softmax. scratch has
+// [CausalScratch](n, keys.Dim) f32.
 //
 // Up to [MaxQueries] queries stream keys and values once, as they are stored.
 // For more of them both are packed, once for every [CausalQueries]. What a
