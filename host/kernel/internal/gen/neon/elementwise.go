@@ -1,0 +1,448 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"strings"
+)
+
+// elements is one step of a loop over f32 vectors: several registers of
+// four, or a single element in the first lane.
+type elements struct {
+	*asm
+	vectors int
+	single  bool
+}
+
+// peek reads the step's elements of the vector at p to registers from v on;
+// after a single one the other lanes are zero. next also moves p on.
+func (e elements) peek(p gp, v int) {
+	switch {
+	case e.single:
+		e.ldr(4, v, p, 0)
+	case e.vectors == 1:
+		e.ldr(16, v, p, 0)
+	default:
+		for i := 0; i < e.vectors; i += 2 {
+			e.ldp(v+i, v+i+1, p, 16*i)
+		}
+	}
+}
+
+func (e elements) next(p gp, v int) {
+	switch {
+	case e.single:
+		e.ldrNext(4, v, p)
+	case e.vectors == 1:
+		e.ldrNext(16, v, p)
+	default:
+		for i := 0; i < e.vectors; i += 2 {
+			e.ldpNext(v+i, v+i+1, p)
+		}
+	}
+}
+
+// write stores registers from v on to the vector at p and moves p on.
+func (e elements) write(v int, p gp) {
+	switch {
+	case e.single:
+		e.strNext(4, v, p)
+	case e.vectors == 1:
+		e.strNext(16, v, p)
+	default:
+		for i := 0; i < e.vectors; i += 2 {
+			e.stpNext(v+i, v+i+1, p)
+		}
+	}
+}
+
+// each generates a loop over n elements, so many registers at once.
+func (a *asm) each(vectors int, step func(e elements)) {
+	left := a.load("n")
+	loop := func(label string, e elements, lanes int, next string) {
+		a.op("SUBS", lanes, left, left)
+		a.op("BLT", next)
+		a.label(label)
+		step(e)
+		a.op("SUBS", lanes, left, left)
+		a.op("BGE", label)
+		a.label(next)
+		a.op("ADD", lanes, left)
+	}
+	loop("blocks", elements{a, vectors, false}, 4*vectors, "after_blocks")
+	loop("vectors", elements{a, 1, false}, 4, "after_vectors")
+	loop("singles", elements{a, 1, true}, 1, "after_singles")
+}
+
+func (a *asm) widen(t dtype) {
+	a.begin("widen"+t.name+"NEON", "", "writes the n elements of src as f32 to dst.", "dst *float32", "src *uint16", "n int")
+	dst, src := a.load("dst"), a.load("src")
+	a.setup(t)
+	a.each(4, func(e elements) {
+		if e.vectors == 1 {
+			e.few(t, map[bool]int{false: 4, true: 1}[e.single], 0, src)
+		} else {
+			e.ldpNext(1, 3, src)
+			e.halves(t, 0, 1)
+			e.halves(t, 2, 3)
+		}
+		e.write(0, dst)
+	})
+	a.op("RET")
+}
+
+func (a *asm) axpy() {
+	a.begin("axpyNEON", "", "adds w*x to y (n each).", "w float32", "x *float32", "y *float32", "n int")
+	x, y := a.load("x"), a.load("y")
+	a.loadF32("w", 16)
+	a.each(4, func(e elements) {
+		e.next(x, 0)
+		e.peek(y, 4)
+		for i := range e.vectors {
+			e.fmla(4+i, i, 16)
+		}
+		e.write(4, y)
+	})
+	a.op("RET")
+}
+
+func (a *asm) scale() {
+	a.begin("scaleNEON", "", "multiplies the n elements of x by c.", "c float32", "x *float32", "n int")
+	x := a.load("x")
+	a.loadF32("c", 16)
+	a.each(4, func(e elements) {
+		e.peek(x, 0)
+		for i := range e.vectors {
+			e.fmul(i, i, 16)
+		}
+		e.write(0, x)
+	})
+	a.op("RET")
+}
+
+func (a *asm) maxOf() {
+	a.begin("maxOfNEON", "float32", "returns the largest of the n elements of x that are numbers, -Inf when there is none.", "x *float32", "n int")
+	x := a.load("x")
+	const best, mask = 8, 4
+	a.broadcast(a.table(), "neginf", best)
+	for i := 1; i < 4; i++ {
+		a.mov(best+i, best)
+	}
+	a.each(4, func(e elements) {
+		if e.single {
+			e.ld1rNext(0, x)
+		} else {
+			e.next(x, 0)
+		}
+		// A maximum would take up a NaN; a comparison with one is false.
+		for i := range e.vectors {
+			e.v3("fcmgt", "4s", mask+i, i, best+i)
+		}
+		for i := range e.vectors {
+			e.v3("bit", "16b", best+i, i, mask+i)
+		}
+	})
+	a.v3("fmax", "4s", best, best, best+1)
+	a.v3("fmax", "4s", best+2, best+2, best+3)
+	a.v3("fmax", "4s", best, best, best+2)
+	a.fmaxAcross(best, best)
+	a.ret("FMOVS", best)
+}
+
+// ret writes the first lane of v as the result and returns.
+func (a *asm) ret(move string, v int) {
+	a.op(move, fmt.Sprintf("F%d", v), a.arg("ret"))
+	a.op("RET")
+}
+
+func (a *asm) firstAtLeast() {
+	a.begin("firstAtLeastNEON", "int",
+		"returns the index of the first of the n elements of x that is not below least, n when there is none; a NaN is below.",
+		"x *float32", "n int", "least float32")
+	x, left := a.load("x"), a.load("n")
+	found, at := a.reg(), a.reg()
+	const least = 16
+	a.loadF32("least", least)
+
+	// Blocks of sixteen until one holds such an element, which the vectors
+	// then find.
+	a.label("blocks")
+	a.op("CMP", 16, left)
+	a.op("BLT", "vectors")
+	elements{a, 4, false}.peek(x, 0)
+	for i := range 4 {
+		a.v3("fcmge", "4s", i, i, least)
+	}
+	a.v3("orr", "16b", 0, 0, 1)
+	a.v3("orr", "16b", 2, 2, 3)
+	a.v3("orr", "16b", 0, 0, 2)
+	a.v3("umaxp", "4s", 0, 0, 0)
+	a.toX(found, 0)
+	a.op("CBNZ", found, "vectors")
+	a.op("ADD", 64, x)
+	a.op("SUB", 16, left)
+	a.op("B", "blocks")
+
+	a.label("vectors")
+	a.op("CMP", 4, left)
+	a.op("BLT", "singles")
+	a.ldrNext(16, 0, x)
+	a.v3("fcmge", "4s", 0, 0, least)
+	a.v2("xtn", 0, "4h", 0, "4s") // sixteen bits a lane
+	a.toX(found, 0)
+	a.op("CBNZ", found, "lane")
+	a.op("SUB", 4, left)
+	a.op("B", "vectors")
+
+	a.label("singles")
+	a.op("CBZ", left, "done")
+	a.ldrNext(4, 0, x)
+	a.v3("fcmge", "4s", 0, 0, least)
+	a.toW(found, 0)
+	a.op("CBNZ", found, "done")
+	a.op("SUB", 1, left)
+	a.op("B", "singles")
+
+	a.label("lane")
+	a.op("RBIT", found, found)
+	a.op("CLZ", found, found)
+	a.op("SUB", fmt.Sprintf("%v>>4", found), left)
+	a.label("done") // the index is what is behind
+	a.op("MOVD", a.arg("n"), at)
+	a.op("SUB", left, at)
+	a.op("MOVD", at, a.arg("ret"))
+	a.op("RET")
+}
+
+// A constant fills a register; factors share one, a lane each.
+var (
+	broadcasts = []struct {
+		name  string
+		value float32
+	}{
+		{"least", -87.3}, {"most", 89}, {"one", 1}, {"half", 0.5}, {"c4", 1.0 / 24}, {"neginf", float32(math.Inf(-1))},
+	}
+	factors = [8]float32{
+		1.44269504088896341, 0.693359375, -2.12194440e-4, // log2 e; ln 2 in two parts
+		1.0 / 6, 1.0 / 120, 1.0 / 720,
+	}
+)
+
+// constants are the factors, then the others.
+func constants() string {
+	var s strings.Builder
+	n := 0
+	add := func(f float32) {
+		fmt.Fprintf(&s, "\nDATA constants<>+%d(SB)/4, $%#08x", n, math.Float32bits(f))
+		n += 4
+	}
+	for _, f := range factors {
+		add(f)
+	}
+	for _, c := range broadcasts {
+		add(c.value)
+	}
+	fmt.Fprintf(&s, "\nGLOBL constants<>(SB), RODATA|NOPTR, $%d\n", n)
+	return s.String()
+}
+
+// table returns the address of the constants.
+func (a *asm) table() gp {
+	r := a.reg()
+	a.op("MOVD", "$constants<>(SB)", r)
+	return r
+}
+
+// broadcast fills v with a constant.
+func (a *asm) broadcast(table gp, name string, v int) {
+	for i, c := range broadcasts {
+		if c.name == name {
+			a.ldr(4, v, table, 4*(len(factors)+i))
+			a.dup(v, v, 0)
+			return
+		}
+	}
+	panic("no constant " + name)
+}
+
+// exponential is the arithmetic of exp32 in exp.go on vectors, the polynomial
+// in pairs of terms.
+type exponential struct{ *asm }
+
+// Registers of the constants; those before them are free.
+const (
+	expFactors = 24 + iota
+	expFactors2
+	expLeast
+	expMost
+	expOne
+	expHalf
+	expC4
+)
+
+func (x exponential) setup() {
+	t := x.table()
+	x.ldr(16, expFactors, t, 0)
+	x.ldr(16, expFactors2, t, 16)
+	for i, name := range []string{"least", "most", "one", "half", "c4"} {
+		x.broadcast(t, name, expLeast+i)
+	}
+}
+
+// step replaces registers 0 to vectors-1 (two at most) by their exponentials
+// and uses those up to 11.
+func (x exponential) step(vectors int) {
+	all := func(f func(r, n, square, p, q, zero int)) {
+		for i := range vectors {
+			f(i, 2+i, 4+i, 6+i, 8+i, 10+i)
+		}
+	}
+	// What must become 0 is remembered; NaN is not part of it.
+	all(func(r, n, square, p, q, zero int) { x.v3("fcmge", "4s", zero, expLeast, r) })
+	all(func(r, n, square, p, q, zero int) { x.v3("fmin", "4s", r, r, expMost) })
+	all(func(r, n, square, p, q, zero int) { x.lane("fmul", n, r, expFactors, 0) })
+	all(func(r, n, square, p, q, zero int) { x.v2("frintn", n, "4s", n, "4s") })
+	all(func(r, n, square, p, q, zero int) { x.lane("fmls", r, n, expFactors, 1) })
+	all(func(r, n, square, p, q, zero int) { x.lane("fmls", r, n, expFactors, 2) })
+	all(func(r, n, square, p, q, zero int) { x.fmul(square, r, r) })
+	all(func(r, n, square, p, q, zero int) { x.mov(p, expHalf) })
+	all(func(r, n, square, p, q, zero int) { x.mov(q, expC4) })
+	all(func(r, n, square, p, q, zero int) { x.lane("fmla", p, r, expFactors, 3) })
+	all(func(r, n, square, p, q, zero int) { x.lane("fmla", q, r, expFactors2, 0) })
+	all(func(r, n, square, p, q, zero int) { x.lane("fmla", q, square, expFactors2, 1) })
+	all(func(r, n, square, p, q, zero int) { x.fmla(p, q, square) })
+	all(func(r, n, square, p, q, zero int) { x.fadd(r, r, expOne) })
+	all(func(r, n, square, p, q, zero int) { x.fmla(r, p, square) })
+	// 2^n in two factors, because 2^128 is none.
+	all(func(r, n, square, p, q, zero int) { x.v2("fcvtzs", n, "4s", n, "4s") })
+	all(func(r, n, square, p, q, zero int) { x.sshr(p, n, 1) })
+	all(func(r, n, square, p, q, zero int) { x.v3("sub", "4s", n, n, p) })
+	all(func(r, n, square, p, q, zero int) {
+		for _, n := range []int{n, p} {
+			x.shl(n, n, 23)
+			x.v3("add", "4s", n, n, expOne) // the exponent field of 1 is the bias
+			x.fmul(r, r, n)
+		}
+	})
+	all(func(r, n, square, p, q, zero int) { x.v3("bic", "16b", r, r, zero) })
+}
+
+func (a *asm) expSum() {
+	a.begin("expSumNEON", "float32", "replaces the n elements of x by exp(x - shift) and returns their sum.",
+		"x *float32", "n int", "shift float32")
+	x := a.load("x")
+	const shift, sums, rest = 16, 17, 19
+	exp := exponential{a}
+	exp.setup()
+	a.loadF32("shift", shift)
+	for v := sums; v <= rest; v++ {
+		a.zero(v)
+	}
+	a.each(2, func(e elements) {
+		e.peek(x, 0)
+		for i := range e.vectors {
+			e.v3("fsub", "4s", i, i, shift)
+		}
+		exp.step(e.vectors)
+		e.write(0, x)
+		for i := range e.vectors {
+			if e.single { // the other lanes are no elements
+				e.faddFirst(rest, rest, 0)
+			} else {
+				e.fadd(sums+i, sums+i, i)
+			}
+		}
+	})
+	a.fadd(sums, sums, sums+1)
+	a.sum(sums)
+	a.faddFirst(sums, sums, rest)
+	a.ret("FMOVS", sums)
+}
+
+func (a *asm) siluGate() {
+	a.begin("siluGateNEON", "", "writes gate / (1 + exp(-gate)) * up to gate (n each).", "gate *float32", "up *float32", "n int")
+	gate, up := a.load("gate"), a.load("up")
+	exp := exponential{a}
+	exp.setup()
+	a.each(2, func(e elements) {
+		const g, u = 16, 18
+		e.peek(gate, g)
+		e.next(up, u)
+		for i := range e.vectors {
+			e.v2("fneg", i, "4s", g+i, "4s")
+		}
+		exp.step(e.vectors)
+		for i := range e.vectors {
+			e.fadd(i, i, expOne)
+			e.v3("fdiv", "4s", i, g+i, i)
+			e.fmul(i, i, u+i)
+		}
+		e.write(0, gate)
+	})
+	a.op("RET")
+}
+
+func (a *asm) sumSquares() {
+	a.begin("sumSquaresNEON", "float64", "returns the sum of the squares of the n elements of x, formed in f64.", "x *float32", "n int")
+	x := a.load("x")
+	const sums, wide = 16, 8
+	for i := range 4 {
+		a.zero(sums + i)
+	}
+	a.each(2, func(e elements) {
+		e.next(x, 0)
+		for i := range e.vectors {
+			e.v2("fcvtl", wide+2*i, "2d", i, "2s")
+			e.v2("fcvtl2", wide+2*i+1, "2d", i, "4s")
+		}
+		for i := range 2 * e.vectors {
+			e.v3("fmla", "2d", sums+i, wide+i, wide+i)
+		}
+	})
+	a.v3("fadd", "2d", sums, sums, sums+1)
+	a.v3("fadd", "2d", sums+2, sums+2, sums+3)
+	a.v3("fadd", "2d", sums, sums, sums+2)
+	a.faddPairF64(sums, sums)
+	a.ret("FMOVD", sums)
+}
+
+func (a *asm) normMul() {
+	a.begin("normMulNEON", "", "writes x * inv * weight to out (n each).",
+		"x *float32", "weight *float32", "inv float32", "out *float32", "n int")
+	x, weight, out := a.load("x"), a.load("weight"), a.load("out")
+	a.loadF32("inv", 16)
+	a.each(4, func(e elements) {
+		e.next(x, 0)
+		e.next(weight, 4)
+		for i := range e.vectors {
+			e.fmul(i, i, 16)
+			e.fmul(i, i, 4+i)
+		}
+		e.write(0, out)
+	})
+	a.op("RET")
+}
+
+func (a *asm) rope() {
+	a.begin("ropeNEON", "", "rotates the n pairs (a, b) by the angles whose cosines and sines are given.",
+		"a *float32", "b *float32", "cos *float32", "sin *float32", "n int")
+	p := a.loadAll("a", "b", "cos", "sin")
+	a.each(2, func(e elements) {
+		const u, v, c, s, x, y = 0, 2, 4, 6, 16, 18
+		e.peek(p[0], u)
+		e.peek(p[1], v)
+		e.next(p[2], c)
+		e.next(p[3], s)
+		for i := range e.vectors {
+			e.fmul(x+i, u+i, c+i)
+			e.fmul(y+i, v+i, c+i)
+		}
+		for i := range e.vectors {
+			e.fmls(x+i, v+i, s+i)
+			e.fmla(y+i, u+i, s+i)
+		}
+		e.write(x, p[0])
+		e.write(y, p[1])
+	})
+	a.op("RET")
+}
