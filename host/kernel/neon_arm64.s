@@ -6981,23 +6981,76 @@ done:
 TEXT ·axpyNEON(SB), NOSPLIT, $0-32
 	MOVD	x+8(FP), R0
 	MOVD	y+16(FP), R1
+	MOVD	y+16(FP), R2
 	FMOVS	w+0(FP), F16
 	WORD	$0x4e040610 // dup v16.4s, v16.s[0]
-	MOVD	n+24(FP), R2
+	MOVD	n+24(FP), R3
+	SUBS	$16, R3, R3
+	BLT	after_blocks
+
+blocks:
+	WORD	$0xacc10400 // ldp q0, q1, [x0], #32
+	WORD	$0xacc10c02 // ldp q2, q3, [x0], #32
+	WORD	$0xacc11424 // ldp q4, q5, [x1], #32
+	WORD	$0xacc11c26 // ldp q6, q7, [x1], #32
+	WORD	$0x4e30cc04 // fmla v4.4s, v0.4s, v16.4s
+	WORD	$0x4e30cc25 // fmla v5.4s, v1.4s, v16.4s
+	WORD	$0x4e30cc46 // fmla v6.4s, v2.4s, v16.4s
+	WORD	$0x4e30cc67 // fmla v7.4s, v3.4s, v16.4s
+	WORD	$0xac811444 // stp q4, q5, [x2], #32
+	WORD	$0xac811c46 // stp q6, q7, [x2], #32
+	SUBS	$16, R3, R3
+	BGE	blocks
+
+after_blocks:
+	ADD	$16, R3
+	SUBS	$4, R3, R3
+	BLT	after_vectors
+
+vectors:
+	WORD	$0x3cc10400 // ldr q0, [x0], #16
+	WORD	$0x3cc10424 // ldr q4, [x1], #16
+	WORD	$0x4e30cc04 // fmla v4.4s, v0.4s, v16.4s
+	WORD	$0x3c810444 // str q4, [x2], #16
+	SUBS	$4, R3, R3
+	BGE	vectors
+
+after_vectors:
+	ADD	$4, R3
+	SUBS	$1, R3, R3
+	BLT	after_singles
+
+singles:
+	WORD	$0xbc404400 // ldr s0, [x0], #4
+	WORD	$0xbc404424 // ldr s4, [x1], #4
+	WORD	$0x4e30cc04 // fmla v4.4s, v0.4s, v16.4s
+	WORD	$0xbc004444 // str s4, [x2], #4
+	SUBS	$1, R3, R3
+	BGE	singles
+
+after_singles:
+	ADD	$1, R3
+	RET
+
+// func scaleNEON(c float32, x *float32, n int)
+TEXT ·scaleNEON(SB), NOSPLIT, $0-24
+	MOVD	x+8(FP), R0
+	MOVD	x+8(FP), R1
+	FMOVS	c+0(FP), F16
+	WORD	$0x4e040610 // dup v16.4s, v16.s[0]
+	MOVD	n+16(FP), R2
 	SUBS	$16, R2, R2
 	BLT	after_blocks
 
 blocks:
 	WORD	$0xacc10400 // ldp q0, q1, [x0], #32
 	WORD	$0xacc10c02 // ldp q2, q3, [x0], #32
-	WORD	$0xad401424 // ldp q4, q5, [x1, #0]
-	WORD	$0xad411c26 // ldp q6, q7, [x1, #32]
-	WORD	$0x4e30cc04 // fmla v4.4s, v0.4s, v16.4s
-	WORD	$0x4e30cc25 // fmla v5.4s, v1.4s, v16.4s
-	WORD	$0x4e30cc46 // fmla v6.4s, v2.4s, v16.4s
-	WORD	$0x4e30cc67 // fmla v7.4s, v3.4s, v16.4s
-	WORD	$0xac811424 // stp q4, q5, [x1], #32
-	WORD	$0xac811c26 // stp q6, q7, [x1], #32
+	WORD	$0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD	$0x6e30dc21 // fmul v1.4s, v1.4s, v16.4s
+	WORD	$0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
+	WORD	$0x6e30dc63 // fmul v3.4s, v3.4s, v16.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	SUBS	$16, R2, R2
 	BGE	blocks
 
@@ -7008,9 +7061,8 @@ after_blocks:
 
 vectors:
 	WORD	$0x3cc10400 // ldr q0, [x0], #16
-	WORD	$0x3dc00024 // ldr q4, [x1, #0]
-	WORD	$0x4e30cc04 // fmla v4.4s, v0.4s, v16.4s
-	WORD	$0x3c810424 // str q4, [x1], #16
+	WORD	$0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
 	SUBS	$4, R2, R2
 	BGE	vectors
 
@@ -7021,63 +7073,13 @@ after_vectors:
 
 singles:
 	WORD	$0xbc404400 // ldr s0, [x0], #4
-	WORD	$0xbd400024 // ldr s4, [x1, #0]
-	WORD	$0x4e30cc04 // fmla v4.4s, v0.4s, v16.4s
-	WORD	$0xbc004424 // str s4, [x1], #4
+	WORD	$0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
+	WORD	$0xbc004420 // str s0, [x1], #4
 	SUBS	$1, R2, R2
 	BGE	singles
 
 after_singles:
 	ADD	$1, R2
-	RET
-
-// func scaleNEON(c float32, x *float32, n int)
-TEXT ·scaleNEON(SB), NOSPLIT, $0-24
-	MOVD	x+8(FP), R0
-	FMOVS	c+0(FP), F16
-	WORD	$0x4e040610 // dup v16.4s, v16.s[0]
-	MOVD	n+16(FP), R1
-	SUBS	$16, R1, R1
-	BLT	after_blocks
-
-blocks:
-	WORD	$0xad400400 // ldp q0, q1, [x0, #0]
-	WORD	$0xad410c02 // ldp q2, q3, [x0, #32]
-	WORD	$0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
-	WORD	$0x6e30dc21 // fmul v1.4s, v1.4s, v16.4s
-	WORD	$0x6e30dc42 // fmul v2.4s, v2.4s, v16.4s
-	WORD	$0x6e30dc63 // fmul v3.4s, v3.4s, v16.4s
-	WORD	$0xac810400 // stp q0, q1, [x0], #32
-	WORD	$0xac810c02 // stp q2, q3, [x0], #32
-	SUBS	$16, R1, R1
-	BGE	blocks
-
-after_blocks:
-	ADD	$16, R1
-	SUBS	$4, R1, R1
-	BLT	after_vectors
-
-vectors:
-	WORD	$0x3dc00000 // ldr q0, [x0, #0]
-	WORD	$0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
-	WORD	$0x3c810400 // str q0, [x0], #16
-	SUBS	$4, R1, R1
-	BGE	vectors
-
-after_vectors:
-	ADD	$4, R1
-	SUBS	$1, R1, R1
-	BLT	after_singles
-
-singles:
-	WORD	$0xbd400000 // ldr s0, [x0, #0]
-	WORD	$0x6e30dc00 // fmul v0.4s, v0.4s, v16.4s
-	WORD	$0xbc004400 // str s0, [x0], #4
-	SUBS	$1, R1, R1
-	BGE	singles
-
-after_singles:
-	ADD	$1, R1
 	RET
 
 // func maxOfNEON(x *float32, n int) float32
@@ -7200,30 +7202,31 @@ done:
 // func expSumNEON(x *float32, n int, shift float32) float32
 TEXT ·expSumNEON(SB), NOSPLIT, $0-28
 	MOVD	x+0(FP), R0
-	MOVD	$constants<>(SB), R1
-	WORD	$0x3dc00038 // ldr q24, [x1, #0]
-	WORD	$0x3dc00439 // ldr q25, [x1, #16]
-	WORD	$0xbd40203a // ldr s26, [x1, #32]
+	MOVD	x+0(FP), R1
+	MOVD	$constants<>(SB), R2
+	WORD	$0x3dc00058 // ldr q24, [x2, #0]
+	WORD	$0x3dc00459 // ldr q25, [x2, #16]
+	WORD	$0xbd40205a // ldr s26, [x2, #32]
 	WORD	$0x4e04075a // dup v26.4s, v26.s[0]
-	WORD	$0xbd40243b // ldr s27, [x1, #36]
+	WORD	$0xbd40245b // ldr s27, [x2, #36]
 	WORD	$0x4e04077b // dup v27.4s, v27.s[0]
-	WORD	$0xbd40283c // ldr s28, [x1, #40]
+	WORD	$0xbd40285c // ldr s28, [x2, #40]
 	WORD	$0x4e04079c // dup v28.4s, v28.s[0]
-	WORD	$0xbd402c3d // ldr s29, [x1, #44]
+	WORD	$0xbd402c5d // ldr s29, [x2, #44]
 	WORD	$0x4e0407bd // dup v29.4s, v29.s[0]
-	WORD	$0xbd40303e // ldr s30, [x1, #48]
+	WORD	$0xbd40305e // ldr s30, [x2, #48]
 	WORD	$0x4e0407de // dup v30.4s, v30.s[0]
 	FMOVS	shift+16(FP), F16
 	WORD	$0x4e040610 // dup v16.4s, v16.s[0]
 	WORD	$0x6f00e411 // movi v17.2d, #0
 	WORD	$0x6f00e412 // movi v18.2d, #0
 	WORD	$0x6f00e413 // movi v19.2d, #0
-	MOVD	n+8(FP), R2
-	SUBS	$8, R2, R2
+	MOVD	n+8(FP), R3
+	SUBS	$8, R3, R3
 	BLT	after_blocks
 
 blocks:
-	WORD	$0xad400400 // ldp q0, q1, [x0, #0]
+	WORD	$0xacc10400 // ldp q0, q1, [x0], #32
 	WORD	$0x4eb0d400 // fsub v0.4s, v0.4s, v16.4s
 	WORD	$0x4eb0d421 // fsub v1.4s, v1.4s, v16.4s
 	WORD	$0x6e20e74a // fcmge v10.4s, v26.4s, v0.4s
@@ -7276,19 +7279,19 @@ blocks:
 	WORD	$0x6e27dc21 // fmul v1.4s, v1.4s, v7.4s
 	WORD	$0x4e6a1c00 // bic v0.16b, v0.16b, v10.16b
 	WORD	$0x4e6b1c21 // bic v1.16b, v1.16b, v11.16b
-	WORD	$0xac810400 // stp q0, q1, [x0], #32
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0x4e20d631 // fadd v17.4s, v17.4s, v0.4s
 	WORD	$0x4e21d652 // fadd v18.4s, v18.4s, v1.4s
-	SUBS	$8, R2, R2
+	SUBS	$8, R3, R3
 	BGE	blocks
 
 after_blocks:
-	ADD	$8, R2
-	SUBS	$4, R2, R2
+	ADD	$8, R3
+	SUBS	$4, R3, R3
 	BLT	after_vectors
 
 vectors:
-	WORD	$0x3dc00000 // ldr q0, [x0, #0]
+	WORD	$0x3cc10400 // ldr q0, [x0], #16
 	WORD	$0x4eb0d400 // fsub v0.4s, v0.4s, v16.4s
 	WORD	$0x6e20e74a // fcmge v10.4s, v26.4s, v0.4s
 	WORD	$0x4ebbf400 // fmin v0.4s, v0.4s, v27.4s
@@ -7315,18 +7318,18 @@ vectors:
 	WORD	$0x4ebc84c6 // add v6.4s, v6.4s, v28.4s
 	WORD	$0x6e26dc00 // fmul v0.4s, v0.4s, v6.4s
 	WORD	$0x4e6a1c00 // bic v0.16b, v0.16b, v10.16b
-	WORD	$0x3c810400 // str q0, [x0], #16
+	WORD	$0x3c810420 // str q0, [x1], #16
 	WORD	$0x4e20d631 // fadd v17.4s, v17.4s, v0.4s
-	SUBS	$4, R2, R2
+	SUBS	$4, R3, R3
 	BGE	vectors
 
 after_vectors:
-	ADD	$4, R2
-	SUBS	$1, R2, R2
+	ADD	$4, R3
+	SUBS	$1, R3, R3
 	BLT	after_singles
 
 singles:
-	WORD	$0xbd400000 // ldr s0, [x0, #0]
+	WORD	$0xbc404400 // ldr s0, [x0], #4
 	WORD	$0x4eb0d400 // fsub v0.4s, v0.4s, v16.4s
 	WORD	$0x6e20e74a // fcmge v10.4s, v26.4s, v0.4s
 	WORD	$0x4ebbf400 // fmin v0.4s, v0.4s, v27.4s
@@ -7353,13 +7356,13 @@ singles:
 	WORD	$0x4ebc84c6 // add v6.4s, v6.4s, v28.4s
 	WORD	$0x6e26dc00 // fmul v0.4s, v0.4s, v6.4s
 	WORD	$0x4e6a1c00 // bic v0.16b, v0.16b, v10.16b
-	WORD	$0xbc004400 // str s0, [x0], #4
+	WORD	$0xbc004420 // str s0, [x1], #4
 	WORD	$0x1e202a73 // fadd s19, s19, s0
-	SUBS	$1, R2, R2
+	SUBS	$1, R3, R3
 	BGE	singles
 
 after_singles:
-	ADD	$1, R2
+	ADD	$1, R3
 	WORD	$0x4e32d631 // fadd v17.4s, v17.4s, v18.4s
 	WORD	$0x6e31d631 // faddp v17.4s, v17.4s, v17.4s
 	WORD	$0x7e30da31 // faddp s17, v17.2s
@@ -7371,25 +7374,26 @@ after_singles:
 TEXT ·siluGateNEON(SB), NOSPLIT, $0-24
 	MOVD	gate+0(FP), R0
 	MOVD	up+8(FP), R1
-	MOVD	$constants<>(SB), R2
-	WORD	$0x3dc00058 // ldr q24, [x2, #0]
-	WORD	$0x3dc00459 // ldr q25, [x2, #16]
-	WORD	$0xbd40205a // ldr s26, [x2, #32]
+	MOVD	gate+0(FP), R2
+	MOVD	$constants<>(SB), R3
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x3dc00479 // ldr q25, [x3, #16]
+	WORD	$0xbd40207a // ldr s26, [x3, #32]
 	WORD	$0x4e04075a // dup v26.4s, v26.s[0]
-	WORD	$0xbd40245b // ldr s27, [x2, #36]
+	WORD	$0xbd40247b // ldr s27, [x3, #36]
 	WORD	$0x4e04077b // dup v27.4s, v27.s[0]
-	WORD	$0xbd40285c // ldr s28, [x2, #40]
+	WORD	$0xbd40287c // ldr s28, [x3, #40]
 	WORD	$0x4e04079c // dup v28.4s, v28.s[0]
-	WORD	$0xbd402c5d // ldr s29, [x2, #44]
+	WORD	$0xbd402c7d // ldr s29, [x3, #44]
 	WORD	$0x4e0407bd // dup v29.4s, v29.s[0]
-	WORD	$0xbd40305e // ldr s30, [x2, #48]
+	WORD	$0xbd40307e // ldr s30, [x3, #48]
 	WORD	$0x4e0407de // dup v30.4s, v30.s[0]
-	MOVD	n+16(FP), R3
-	SUBS	$8, R3, R3
+	MOVD	n+16(FP), R4
+	SUBS	$8, R4, R4
 	BLT	after_blocks
 
 blocks:
-	WORD	$0xad404410 // ldp q16, q17, [x0, #0]
+	WORD	$0xacc14410 // ldp q16, q17, [x0], #32
 	WORD	$0xacc14c32 // ldp q18, q19, [x1], #32
 	WORD	$0x6ea0fa00 // fneg v0.4s, v16.4s
 	WORD	$0x6ea0fa21 // fneg v1.4s, v17.4s
@@ -7449,17 +7453,17 @@ blocks:
 	WORD	$0x4e3cd421 // fadd v1.4s, v1.4s, v28.4s
 	WORD	$0x6e21fe21 // fdiv v1.4s, v17.4s, v1.4s
 	WORD	$0x6e33dc21 // fmul v1.4s, v1.4s, v19.4s
-	WORD	$0xac810400 // stp q0, q1, [x0], #32
-	SUBS	$8, R3, R3
+	WORD	$0xac810440 // stp q0, q1, [x2], #32
+	SUBS	$8, R4, R4
 	BGE	blocks
 
 after_blocks:
-	ADD	$8, R3
-	SUBS	$4, R3, R3
+	ADD	$8, R4
+	SUBS	$4, R4, R4
 	BLT	after_vectors
 
 vectors:
-	WORD	$0x3dc00010 // ldr q16, [x0, #0]
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
 	WORD	$0x3cc10432 // ldr q18, [x1], #16
 	WORD	$0x6ea0fa00 // fneg v0.4s, v16.4s
 	WORD	$0x6e20e74a // fcmge v10.4s, v26.4s, v0.4s
@@ -7490,17 +7494,17 @@ vectors:
 	WORD	$0x4e3cd400 // fadd v0.4s, v0.4s, v28.4s
 	WORD	$0x6e20fe00 // fdiv v0.4s, v16.4s, v0.4s
 	WORD	$0x6e32dc00 // fmul v0.4s, v0.4s, v18.4s
-	WORD	$0x3c810400 // str q0, [x0], #16
-	SUBS	$4, R3, R3
+	WORD	$0x3c810440 // str q0, [x2], #16
+	SUBS	$4, R4, R4
 	BGE	vectors
 
 after_vectors:
-	ADD	$4, R3
-	SUBS	$1, R3, R3
+	ADD	$4, R4
+	SUBS	$1, R4, R4
 	BLT	after_singles
 
 singles:
-	WORD	$0xbd400010 // ldr s16, [x0, #0]
+	WORD	$0xbc404410 // ldr s16, [x0], #4
 	WORD	$0xbc404432 // ldr s18, [x1], #4
 	WORD	$0x6ea0fa00 // fneg v0.4s, v16.4s
 	WORD	$0x6e20e74a // fcmge v10.4s, v26.4s, v0.4s
@@ -7531,12 +7535,12 @@ singles:
 	WORD	$0x4e3cd400 // fadd v0.4s, v0.4s, v28.4s
 	WORD	$0x6e20fe00 // fdiv v0.4s, v16.4s, v0.4s
 	WORD	$0x6e32dc00 // fmul v0.4s, v0.4s, v18.4s
-	WORD	$0xbc004400 // str s0, [x0], #4
-	SUBS	$1, R3, R3
+	WORD	$0xbc004440 // str s0, [x2], #4
+	SUBS	$1, R4, R4
 	BGE	singles
 
 after_singles:
-	ADD	$1, R3
+	ADD	$1, R4
 	RET
 
 // func sumSquaresNEON(x *float32, n int) float64
@@ -7667,13 +7671,15 @@ TEXT ·ropeNEON(SB), NOSPLIT, $0-40
 	MOVD	b+8(FP), R1
 	MOVD	cos+16(FP), R2
 	MOVD	sin+24(FP), R3
-	MOVD	n+32(FP), R4
-	SUBS	$8, R4, R4
+	MOVD	a+0(FP), R4
+	MOVD	b+8(FP), R5
+	MOVD	n+32(FP), R6
+	SUBS	$8, R6, R6
 	BLT	after_blocks
 
 blocks:
-	WORD	$0xad400400 // ldp q0, q1, [x0, #0]
-	WORD	$0xad400c22 // ldp q2, q3, [x1, #0]
+	WORD	$0xacc10400 // ldp q0, q1, [x0], #32
+	WORD	$0xacc10c22 // ldp q2, q3, [x1], #32
 	WORD	$0xacc11444 // ldp q4, q5, [x2], #32
 	WORD	$0xacc11c66 // ldp q6, q7, [x3], #32
 	WORD	$0x6e24dc10 // fmul v16.4s, v0.4s, v4.4s
@@ -7684,49 +7690,49 @@ blocks:
 	WORD	$0x4e26cc12 // fmla v18.4s, v0.4s, v6.4s
 	WORD	$0x4ea7cc71 // fmls v17.4s, v3.4s, v7.4s
 	WORD	$0x4e27cc33 // fmla v19.4s, v1.4s, v7.4s
-	WORD	$0xac814410 // stp q16, q17, [x0], #32
-	WORD	$0xac814c32 // stp q18, q19, [x1], #32
-	SUBS	$8, R4, R4
+	WORD	$0xac814490 // stp q16, q17, [x4], #32
+	WORD	$0xac814cb2 // stp q18, q19, [x5], #32
+	SUBS	$8, R6, R6
 	BGE	blocks
 
 after_blocks:
-	ADD	$8, R4
-	SUBS	$4, R4, R4
+	ADD	$8, R6
+	SUBS	$4, R6, R6
 	BLT	after_vectors
 
 vectors:
-	WORD	$0x3dc00000 // ldr q0, [x0, #0]
-	WORD	$0x3dc00022 // ldr q2, [x1, #0]
+	WORD	$0x3cc10400 // ldr q0, [x0], #16
+	WORD	$0x3cc10422 // ldr q2, [x1], #16
 	WORD	$0x3cc10444 // ldr q4, [x2], #16
 	WORD	$0x3cc10466 // ldr q6, [x3], #16
 	WORD	$0x6e24dc10 // fmul v16.4s, v0.4s, v4.4s
 	WORD	$0x6e24dc52 // fmul v18.4s, v2.4s, v4.4s
 	WORD	$0x4ea6cc50 // fmls v16.4s, v2.4s, v6.4s
 	WORD	$0x4e26cc12 // fmla v18.4s, v0.4s, v6.4s
-	WORD	$0x3c810410 // str q16, [x0], #16
-	WORD	$0x3c810432 // str q18, [x1], #16
-	SUBS	$4, R4, R4
+	WORD	$0x3c810490 // str q16, [x4], #16
+	WORD	$0x3c8104b2 // str q18, [x5], #16
+	SUBS	$4, R6, R6
 	BGE	vectors
 
 after_vectors:
-	ADD	$4, R4
-	SUBS	$1, R4, R4
+	ADD	$4, R6
+	SUBS	$1, R6, R6
 	BLT	after_singles
 
 singles:
-	WORD	$0xbd400000 // ldr s0, [x0, #0]
-	WORD	$0xbd400022 // ldr s2, [x1, #0]
+	WORD	$0xbc404400 // ldr s0, [x0], #4
+	WORD	$0xbc404422 // ldr s2, [x1], #4
 	WORD	$0xbc404444 // ldr s4, [x2], #4
 	WORD	$0xbc404466 // ldr s6, [x3], #4
 	WORD	$0x6e24dc10 // fmul v16.4s, v0.4s, v4.4s
 	WORD	$0x6e24dc52 // fmul v18.4s, v2.4s, v4.4s
 	WORD	$0x4ea6cc50 // fmls v16.4s, v2.4s, v6.4s
 	WORD	$0x4e26cc12 // fmla v18.4s, v0.4s, v6.4s
-	WORD	$0xbc004410 // str s16, [x0], #4
-	WORD	$0xbc004432 // str s18, [x1], #4
-	SUBS	$1, R4, R4
+	WORD	$0xbc004490 // str s16, [x4], #4
+	WORD	$0xbc0044b2 // str s18, [x5], #4
+	SUBS	$1, R6, R6
 	BGE	singles
 
 after_singles:
-	ADD	$1, R4
+	ADD	$1, R6
 	RET

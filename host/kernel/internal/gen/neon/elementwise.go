@@ -14,21 +14,8 @@ type elements struct {
 	single  bool
 }
 
-// peek reads the step's elements of the vector at p to registers from v on;
-// after a single one the other lanes are zero. next also moves p on.
-func (e elements) peek(p gp, v int) {
-	switch {
-	case e.single:
-		e.ldr(4, v, p, 0)
-	case e.vectors == 1:
-		e.ldr(16, v, p, 0)
-	default:
-		for i := 0; i < e.vectors; i += 2 {
-			e.ldp(v+i, v+i+1, p, 16*i)
-		}
-	}
-}
-
+// next reads the step's elements of the vector at p to registers from v on,
+// and moves p on; after a single one the other lanes are zero.
 func (e elements) next(p gp, v int) {
 	switch {
 	case e.single:
@@ -42,7 +29,8 @@ func (e elements) next(p gp, v int) {
 	}
 }
 
-// write stores registers from v on to the vector at p and moves p on.
+// write stores registers from v on to the vector at p and moves p on. What is
+// changed in place has two addresses, so that no read waits for a write.
 func (e elements) write(v int, p gp) {
 	switch {
 	case e.single:
@@ -93,29 +81,29 @@ func (a *asm) widen(t dtype) {
 
 func (a *asm) axpy() {
 	a.begin("axpyNEON", "", "adds w*x to y (n each).", "w float32", "x *float32", "y *float32", "n int")
-	x, y := a.load("x"), a.load("y")
+	x, y, out := a.load("x"), a.load("y"), a.load("y")
 	a.loadF32("w", 16)
 	a.each(4, func(e elements) {
 		e.next(x, 0)
-		e.peek(y, 4)
+		e.next(y, 4)
 		for i := range e.vectors {
 			e.fmla(4+i, i, 16)
 		}
-		e.write(4, y)
+		e.write(4, out)
 	})
 	a.op("RET")
 }
 
 func (a *asm) scale() {
 	a.begin("scaleNEON", "", "multiplies the n elements of x by c.", "c float32", "x *float32", "n int")
-	x := a.load("x")
+	x, out := a.load("x"), a.load("x")
 	a.loadF32("c", 16)
 	a.each(4, func(e elements) {
-		e.peek(x, 0)
+		e.next(x, 0)
 		for i := range e.vectors {
 			e.fmul(i, i, 16)
 		}
-		e.write(0, x)
+		e.write(0, out)
 	})
 	a.op("RET")
 }
@@ -169,7 +157,8 @@ func (a *asm) firstAtLeast() {
 	a.label("blocks")
 	a.op("CMP", 16, left)
 	a.op("BLT", "vectors")
-	elements{a, 4, false}.peek(x, 0)
+	a.ldp(0, 1, x, 0)
+	a.ldp(2, 3, x, 32)
 	for i := range 4 {
 		a.v3("fcmge", "4s", i, i, least)
 	}
@@ -330,7 +319,7 @@ func (x exponential) step(vectors int) {
 func (a *asm) expSum() {
 	a.begin("expSumNEON", "float32", "replaces the n elements of x by exp(x - shift) and returns their sum.",
 		"x *float32", "n int", "shift float32")
-	x := a.load("x")
+	x, out := a.load("x"), a.load("x")
 	const shift, sums, rest = 16, 17, 19
 	exp := exponential{a}
 	exp.setup()
@@ -339,12 +328,12 @@ func (a *asm) expSum() {
 		a.zero(v)
 	}
 	a.each(2, func(e elements) {
-		e.peek(x, 0)
+		e.next(x, 0)
 		for i := range e.vectors {
 			e.v3("fsub", "4s", i, i, shift)
 		}
 		exp.step(e.vectors)
-		e.write(0, x)
+		e.write(0, out)
 		for i := range e.vectors {
 			if e.single { // the other lanes are no elements
 				e.faddFirst(rest, rest, 0)
@@ -361,12 +350,12 @@ func (a *asm) expSum() {
 
 func (a *asm) siluGate() {
 	a.begin("siluGateNEON", "", "writes gate / (1 + exp(-gate)) * up to gate (n each).", "gate *float32", "up *float32", "n int")
-	gate, up := a.load("gate"), a.load("up")
+	gate, up, out := a.load("gate"), a.load("up"), a.load("gate")
 	exp := exponential{a}
 	exp.setup()
 	a.each(2, func(e elements) {
 		const g, u = 16, 18
-		e.peek(gate, g)
+		e.next(gate, g)
 		e.next(up, u)
 		for i := range e.vectors {
 			e.v2("fneg", i, "4s", g+i, "4s")
@@ -377,7 +366,7 @@ func (a *asm) siluGate() {
 			e.v3("fdiv", "4s", i, g+i, i)
 			e.fmul(i, i, u+i)
 		}
-		e.write(0, gate)
+		e.write(0, out)
 	})
 	a.op("RET")
 }
@@ -426,13 +415,12 @@ func (a *asm) normMul() {
 func (a *asm) rope() {
 	a.begin("ropeNEON", "", "rotates the n pairs (a, b) by the angles whose cosines and sines are given.",
 		"a *float32", "b *float32", "cos *float32", "sin *float32", "n int")
-	p := a.loadAll("a", "b", "cos", "sin")
+	in, out := a.loadAll("a", "b", "cos", "sin"), a.loadAll("a", "b")
 	a.each(2, func(e elements) {
 		const u, v, c, s, x, y = 0, 2, 4, 6, 16, 18
-		e.peek(p[0], u)
-		e.peek(p[1], v)
-		e.next(p[2], c)
-		e.next(p[3], s)
+		for i, to := range []int{u, v, c, s} {
+			e.next(in[i], to)
+		}
 		for i := range e.vectors {
 			e.fmul(x+i, u+i, c+i)
 			e.fmul(y+i, v+i, c+i)
@@ -441,8 +429,8 @@ func (a *asm) rope() {
 			e.fmls(x+i, v+i, s+i)
 			e.fmla(y+i, u+i, s+i)
 		}
-		e.write(x, p[0])
-		e.write(y, p[1])
+		e.write(x, out[0])
+		e.write(y, out[1])
 	})
 	a.op("RET")
 }
