@@ -1,9 +1,12 @@
 package kernel
 
-// vectorLevels returns the level above generic. It needs no more than what
-// every CPU has that runs Go on arm64.
+import "golang.org/x/sys/cpu"
+
+// vectorLevels returns the levels above generic that this CPU runs, weakest
+// first. The first needs no more than what every CPU has that runs Go on
+// arm64.
 func vectorLevels() []level {
-	return []level{{"neon", &ops{
+	plain := ops{
 		dots: [3][3]dotsFunc{
 			F32:  {dots1F32NEON, dots2F32NEON, dots4F32NEON},
 			BF16: {dots1BF16NEON, dots2BF16NEON, dots4BF16NEON},
@@ -27,5 +30,13 @@ func vectorLevels() []level {
 		sumSquares:   sumSquaresNEON,
 		normMul:      normMulNEON,
 		rope:         ropeNEON,
-	}}}
+		codes:        &codesNEON,
+	}
+	ls := []level{{"neon", &plain}}
+	if !cpu.ARM64.HasASIMDDP {
+		return ls
+	}
+	dot := plain
+	dot.codes = &codesNEONDot
+	return append(ls, level{"neondot", &dot})
 }

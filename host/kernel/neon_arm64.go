@@ -109,3 +109,93 @@ func normMulNEON(x *float32, weight *float32, inv float32, out *float32, n int)
 
 // ropeNEON rotates the n pairs (a, b) by the angles whose cosines and sines are given.
 func ropeNEON(a *float32, b *float32, cos *float32, sin *float32, n int)
+
+// estimate1x1NEON writes (qj . digits - cj) * scale to oj for the 1-bit codes of n blocks of groups*32 dimensions, j < 1.
+func estimate1x1NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate1x2NEON writes (qj . digits - cj) * scale to oj for the 1-bit codes of n blocks of groups*32 dimensions, j < 2.
+func estimate1x2NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate1x4NEON writes (qj . digits - cj) * scale to oj for the 1-bit codes of n blocks of groups*32 dimensions, j < 4.
+func estimate1x4NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate2x1NEON writes (qj . digits - cj) * scale to oj for the 2-bit codes of n blocks of groups*32 dimensions, j < 1.
+func estimate2x1NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate2x2NEON writes (qj . digits - cj) * scale to oj for the 2-bit codes of n blocks of groups*32 dimensions, j < 2.
+func estimate2x2NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate2x4NEON writes (qj . digits - cj) * scale to oj for the 2-bit codes of n blocks of groups*32 dimensions, j < 4.
+func estimate2x4NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate3x1NEON writes (qj . digits - cj) * scale to oj for the 3-bit codes of n blocks of groups*32 dimensions, j < 1.
+func estimate3x1NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate3x2NEON writes (qj . digits - cj) * scale to oj for the 3-bit codes of n blocks of groups*32 dimensions, j < 2.
+func estimate3x2NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate3x4NEON writes (qj . digits - cj) * scale to oj for the 3-bit codes of n blocks of groups*32 dimensions, j < 4.
+func estimate3x4NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate4x1NEON writes (qj . digits - cj) * scale to oj for the 4-bit codes of n blocks of groups*32 dimensions, j < 1.
+func estimate4x1NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate4x2NEON writes (qj . digits - cj) * scale to oj for the 4-bit codes of n blocks of groups*32 dimensions, j < 2.
+func estimate4x2NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate4x4NEON writes (qj . digits - cj) * scale to oj for the 4-bit codes of n blocks of groups*32 dimensions, j < 4.
+func estimate4x4NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate1x1NEONDot writes (qj . digits - cj) * scale to oj for the 1-bit codes of n blocks of groups*32 dimensions, j < 1.
+func estimate1x1NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate1x2NEONDot writes (qj . digits - cj) * scale to oj for the 1-bit codes of n blocks of groups*32 dimensions, j < 2.
+func estimate1x2NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate1x4NEONDot writes (qj . digits - cj) * scale to oj for the 1-bit codes of n blocks of groups*32 dimensions, j < 4.
+func estimate1x4NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate2x1NEONDot writes (qj . digits - cj) * scale to oj for the 2-bit codes of n blocks of groups*32 dimensions, j < 1.
+func estimate2x1NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate2x2NEONDot writes (qj . digits - cj) * scale to oj for the 2-bit codes of n blocks of groups*32 dimensions, j < 2.
+func estimate2x2NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate2x4NEONDot writes (qj . digits - cj) * scale to oj for the 2-bit codes of n blocks of groups*32 dimensions, j < 4.
+func estimate2x4NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate3x1NEONDot writes (qj . digits - cj) * scale to oj for the 3-bit codes of n blocks of groups*32 dimensions, j < 1.
+func estimate3x1NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate3x2NEONDot writes (qj . digits - cj) * scale to oj for the 3-bit codes of n blocks of groups*32 dimensions, j < 2.
+func estimate3x2NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate3x4NEONDot writes (qj . digits - cj) * scale to oj for the 3-bit codes of n blocks of groups*32 dimensions, j < 4.
+func estimate3x4NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate4x1NEONDot writes (qj . digits - cj) * scale to oj for the 4-bit codes of n blocks of groups*32 dimensions, j < 1.
+func estimate4x1NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate4x2NEONDot writes (qj . digits - cj) * scale to oj for the 4-bit codes of n blocks of groups*32 dimensions, j < 2.
+func estimate4x2NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// estimate4x4NEONDot writes (qj . digits - cj) * scale to oj for the 4-bit codes of n blocks of groups*32 dimensions, j < 4.
+func estimate4x4NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// hadamardNEON multiplies x by s (n each, a power of two from 32 on) and applies the Hadamard transform, neighbours first.
+func hadamardNEON(x *float32, s *float32, n int)
+
+// gridSumsNEON writes the sums of x*x, x*g and g*g over the n elements of x to sums, g being the centres of their grid cells.
+func gridSumsNEON(x *float32, n int, inv float32, half float32, sums *[3]float32)
+
+// digitsNEON writes the grid cells of the n elements of x, counted from 0, to out.
+func digitsNEON(x *float32, n int, inv float32, half float32, out *byte)
+
+// countAtLeastNEON returns how many of the n elements of x are not below least; a NaN is below.
+func countAtLeastNEON(x *float32, n int, least float32) int
+
+// takeAtLeastNEON writes those of the n elements of x that are not below least to values and first plus their index to ids, in order, and returns their number; a NaN is below. values may be x.
+func takeAtLeastNEON(x *float32, n int, first uint32, least float32, ids *uint32, values *float32) int
+
+// sumExpNEON returns the sum of exp(scale*x + shift) over the n elements of x that are below limit; a NaN is not.
+func sumExpNEON(x *float32, n int, limit float32, scale float32, shift float32) float32

@@ -25,21 +25,21 @@ TEXT ·dots1F32NEON(SB), NOSPLIT, $0-96
 	MOVD	rows+32(FP), R3
 	MOVD	n+48(FP), R4
 	MOVD	dim+56(FP), R5
-	LSL	$2, R5, R6
-	LSR	$3, R5, R7
+	LSR	$3, R5, R6
+	LSL	$2, R5, R8
 
 rows8:
 	CMP	$8, R4
 	BLT	rows4
 	MOVD	R3, R9
-	ADD	R6, R9, R10
-	ADD	R6, R10, R11
-	ADD	R6, R11, R12
-	ADD	R6, R12, R13
-	ADD	R6, R13, R14
-	ADD	R6, R14, R15
-	ADD	R6, R15, R19
-	ADD	R6, R19, R3
+	ADD	R8, R9, R10
+	ADD	R8, R10, R11
+	ADD	R8, R11, R12
+	ADD	R8, R12, R13
+	ADD	R8, R13, R14
+	ADD	R8, R14, R15
+	ADD	R8, R15, R19
+	ADD	R8, R19, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
@@ -49,8 +49,8 @@ rows8:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R7, rows8_tail
-	MOVD	R7, R8
+	CBZ	R6, rows8_tail
+	MOVD	R6, R7
 
 rows8_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -78,7 +78,7 @@ rows8_loop:
 	WORD	$0x4e31cea5 // fmla v5.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee6 // fmla v6.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf27 // fmla v7.4s, v25.4s, v17.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows8_loop
 
 rows8_tail:
@@ -102,7 +102,7 @@ rows8_tail:
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 
 rows8_ones:
-	ANDS	$3, R5, R8
+	ANDS	$3, R5, R7
 	BEQ	rows8_sum
 
 rows8_one:
@@ -123,7 +123,7 @@ rows8_one:
 	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
 	WORD	$0xbc404672 // ldr s18, [x19], #4
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows8_one
 
 rows8_sum:
@@ -142,17 +142,17 @@ rows4:
 	CMP	$4, R4
 	BLT	rows1
 	MOVD	R3, R9
-	ADD	R6, R9, R10
-	ADD	R6, R10, R11
-	ADD	R6, R11, R12
-	ADD	R6, R12, R3
+	ADD	R8, R9, R10
+	ADD	R8, R10, R11
+	ADD	R8, R11, R12
+	ADD	R8, R12, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R7, rows4_tail
-	MOVD	R7, R8
+	CBZ	R6, rows4_tail
+	MOVD	R6, R7
 
 rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -168,7 +168,7 @@ rows4_loop:
 	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows4_loop
 
 rows4_tail:
@@ -184,7 +184,7 @@ rows4_tail:
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
 
 rows4_ones:
-	ANDS	$3, R5, R8
+	ANDS	$3, R5, R7
 	BEQ	rows4_sum
 
 rows4_one:
@@ -197,7 +197,7 @@ rows4_one:
 	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
 	WORD	$0xbc404592 // ldr s18, [x12], #4
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows4_one
 
 rows4_sum:
@@ -212,18 +212,18 @@ rows1:
 	CMP	$1, R4
 	BLT	done
 	MOVD	R3, R9
-	ADD	R6, R9, R3
+	ADD	R8, R9, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
-	CBZ	R7, rows1_tail
-	MOVD	R7, R8
+	CBZ	R6, rows1_tail
+	MOVD	R6, R7
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14d32 // ldp q18, q19, [x9], #32
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
 	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows1_loop
 
 rows1_tail:
@@ -233,14 +233,14 @@ rows1_tail:
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
 
 rows1_ones:
-	ANDS	$3, R5, R8
+	ANDS	$3, R5, R7
 	BEQ	rows1_sum
 
 rows1_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc404532 // ldr s18, [x9], #4
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows1_one
 
 rows1_sum:
@@ -262,21 +262,22 @@ TEXT ·dots2F32NEON(SB), NOSPLIT, $0-96
 	MOVD	rows+32(FP), R6
 	MOVD	n+48(FP), R7
 	MOVD	dim+56(FP), R8
-	LSL	$2, R8, R9
-	LSR	$3, R8, R10
+	LSR	$3, R8, R9
+	LSL	$2, R8, R11
 
 rows8:
 	CMP	$8, R7
 	BLT	rows4
-	MOVD	R6, R12
-	ADD	R9, R12, R13
-	ADD	R9, R13, R14
-	ADD	R9, R14, R15
-	ADD	R9, R15, R19
-	ADD	R9, R19, R20
-	ADD	R9, R20, R21
-	ADD	R9, R21, R22
-	ADD	R9, R22, R6
+	MOVD	R6, R13
+	ADD	R11, R13, R14
+	ADD	R11, R14, R15
+	ADD	R11, R15, R19
+	ADD	R11, R19, R20
+	ADD	R11, R20, R21
+	ADD	R11, R21, R22
+	ADD	R11, R22, R23
+	ADD	R11, R23, R6
+	ADD	$4096, R13, R12
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -295,24 +296,21 @@ rows8:
 	WORD	$0x6f00e40d // movi v13.2d, #0
 	WORD	$0x6f00e40e // movi v14.2d, #0
 	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R10, rows8_tail
-	MOVD	R10, R11
+	CBZ	R9, rows8_tail
+	MOVD	R9, R10
 
 rows8_loop:
-	WORD	$0xf9880180 // prfm pldl1keep, [x12, #4096]
-	WORD	$0xf98801a0 // prfm pldl1keep, [x13, #4096]
-	WORD	$0xf98801c0 // prfm pldl1keep, [x14, #4096]
-	WORD	$0xf98801e0 // prfm pldl1keep, [x15, #4096]
-	WORD	$0xf9880260 // prfm pldl1keep, [x19, #4096]
-	WORD	$0xf9880280 // prfm pldl1keep, [x20, #4096]
-	WORD	$0xf98802a0 // prfm pldl1keep, [x21, #4096]
-	WORD	$0xf98802c0 // prfm pldl1keep, [x22, #4096]
+	WORD	$0xf9800180 // prfm pldl1keep, [x12, #0]
+	WORD	$0xf9802180 // prfm pldl1keep, [x12, #64]
+	WORD	$0xf9804180 // prfm pldl1keep, [x12, #128]
+	WORD	$0xf9806180 // prfm pldl1keep, [x12, #192]
+	ADD	$256, R12
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
-	WORD	$0xacc15db6 // ldp q22, q23, [x13], #32
-	WORD	$0xacc165d8 // ldp q24, q25, [x14], #32
-	WORD	$0xacc16dfa // ldp q26, q27, [x15], #32
+	WORD	$0xacc155b4 // ldp q20, q21, [x13], #32
+	WORD	$0xacc15dd6 // ldp q22, q23, [x14], #32
+	WORD	$0xacc165f8 // ldp q24, q25, [x15], #32
+	WORD	$0xacc16e7a // ldp q26, q27, [x19], #32
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
@@ -329,10 +327,10 @@ rows8_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	WORD	$0xacc15674 // ldp q20, q21, [x19], #32
-	WORD	$0xacc15e96 // ldp q22, q23, [x20], #32
-	WORD	$0xacc166b8 // ldp q24, q25, [x21], #32
-	WORD	$0xacc16eda // ldp q26, q27, [x22], #32
+	WORD	$0xacc15694 // ldp q20, q21, [x20], #32
+	WORD	$0xacc15eb6 // ldp q22, q23, [x21], #32
+	WORD	$0xacc166d8 // ldp q24, q25, [x22], #32
+	WORD	$0xacc16efa // ldp q26, q27, [x23], #32
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
 	WORD	$0x4e30ceca // fmla v10.4s, v22.4s, v16.4s
@@ -349,70 +347,70 @@ rows8_loop:
 	WORD	$0x4e33cf2d // fmla v13.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf6e // fmla v14.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf6f // fmla v15.4s, v27.4s, v19.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows8_loop
 
 rows8_tail:
 	TBZ	$2, R8, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0x3cc10594 // ldr q20, [x12], #16
+	WORD	$0x3cc105b4 // ldr q20, [x13], #16
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x3cc105b4 // ldr q20, [x13], #16
+	WORD	$0x3cc105d4 // ldr q20, [x14], #16
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0x3cc105d4 // ldr q20, [x14], #16
+	WORD	$0x3cc105f4 // ldr q20, [x15], #16
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0x3cc105f4 // ldr q20, [x15], #16
+	WORD	$0x3cc10674 // ldr q20, [x19], #16
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0x3cc10674 // ldr q20, [x19], #16
+	WORD	$0x3cc10694 // ldr q20, [x20], #16
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0x3cc10694 // ldr q20, [x20], #16
+	WORD	$0x3cc106b4 // ldr q20, [x21], #16
 	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0x3cc106b4 // ldr q20, [x21], #16
+	WORD	$0x3cc106d4 // ldr q20, [x22], #16
 	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0x3cc106d4 // ldr q20, [x22], #16
+	WORD	$0x3cc106f4 // ldr q20, [x23], #16
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
 
 rows8_ones:
-	ANDS	$3, R8, R11
+	ANDS	$3, R8, R10
 	BEQ	rows8_sum
 
 rows8_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0xbc404594 // ldr s20, [x12], #4
+	WORD	$0xbc4045b4 // ldr s20, [x13], #4
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0xbc4045b4 // ldr s20, [x13], #4
+	WORD	$0xbc4045d4 // ldr s20, [x14], #4
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0xbc4045d4 // ldr s20, [x14], #4
+	WORD	$0xbc4045f4 // ldr s20, [x15], #4
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0xbc4045f4 // ldr s20, [x15], #4
+	WORD	$0xbc404674 // ldr s20, [x19], #4
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0xbc404674 // ldr s20, [x19], #4
+	WORD	$0xbc404694 // ldr s20, [x20], #4
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0xbc404694 // ldr s20, [x20], #4
+	WORD	$0xbc4046b4 // ldr s20, [x21], #4
 	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0xbc4046b4 // ldr s20, [x21], #4
+	WORD	$0xbc4046d4 // ldr s20, [x22], #4
 	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0xbc4046d4 // ldr s20, [x22], #4
+	WORD	$0xbc4046f4 // ldr s20, [x23], #4
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows8_one
 
 rows8_sum:
@@ -438,11 +436,12 @@ rows8_sum:
 rows4:
 	CMP	$4, R7
 	BLT	rows1
-	MOVD	R6, R12
-	ADD	R9, R12, R13
-	ADD	R9, R13, R14
-	ADD	R9, R14, R15
-	ADD	R9, R15, R6
+	MOVD	R6, R13
+	ADD	R11, R13, R14
+	ADD	R11, R14, R15
+	ADD	R11, R15, R19
+	ADD	R11, R19, R6
+	ADD	$4096, R13, R12
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -453,20 +452,19 @@ rows4:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R10, rows4_tail
-	MOVD	R10, R11
+	CBZ	R9, rows4_tail
+	MOVD	R9, R10
 
 rows4_loop:
-	WORD	$0xf9880180 // prfm pldl1keep, [x12, #4096]
-	WORD	$0xf98801a0 // prfm pldl1keep, [x13, #4096]
-	WORD	$0xf98801c0 // prfm pldl1keep, [x14, #4096]
-	WORD	$0xf98801e0 // prfm pldl1keep, [x15, #4096]
+	WORD	$0xf9800180 // prfm pldl1keep, [x12, #0]
+	WORD	$0xf9802180 // prfm pldl1keep, [x12, #64]
+	ADD	$128, R12
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
-	WORD	$0xacc15db6 // ldp q22, q23, [x13], #32
-	WORD	$0xacc165d8 // ldp q24, q25, [x14], #32
-	WORD	$0xacc16dfa // ldp q26, q27, [x15], #32
+	WORD	$0xacc155b4 // ldp q20, q21, [x13], #32
+	WORD	$0xacc15dd6 // ldp q22, q23, [x14], #32
+	WORD	$0xacc165f8 // ldp q24, q25, [x15], #32
+	WORD	$0xacc16e7a // ldp q26, q27, [x19], #32
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
@@ -483,46 +481,46 @@ rows4_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows4_loop
 
 rows4_tail:
 	TBZ	$2, R8, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0x3cc10594 // ldr q20, [x12], #16
+	WORD	$0x3cc105b4 // ldr q20, [x13], #16
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x3cc105b4 // ldr q20, [x13], #16
+	WORD	$0x3cc105d4 // ldr q20, [x14], #16
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0x3cc105d4 // ldr q20, [x14], #16
+	WORD	$0x3cc105f4 // ldr q20, [x15], #16
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0x3cc105f4 // ldr q20, [x15], #16
+	WORD	$0x3cc10674 // ldr q20, [x19], #16
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
 
 rows4_ones:
-	ANDS	$3, R8, R11
+	ANDS	$3, R8, R10
 	BEQ	rows4_sum
 
 rows4_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0xbc404594 // ldr s20, [x12], #4
+	WORD	$0xbc4045b4 // ldr s20, [x13], #4
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0xbc4045b4 // ldr s20, [x13], #4
+	WORD	$0xbc4045d4 // ldr s20, [x14], #4
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0xbc4045d4 // ldr s20, [x14], #4
+	WORD	$0xbc4045f4 // ldr s20, [x15], #4
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0xbc4045f4 // ldr s20, [x15], #4
+	WORD	$0xbc404674 // ldr s20, [x19], #4
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows4_one
 
 rows4_sum:
@@ -540,45 +538,46 @@ rows4_sum:
 rows1:
 	CMP	$1, R7
 	BLT	done
-	MOVD	R6, R12
-	ADD	R9, R12, R6
+	MOVD	R6, R13
+	ADD	R11, R13, R6
+	ADD	$4096, R13, R12
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
-	CBZ	R10, rows1_tail
-	MOVD	R10, R11
+	CBZ	R9, rows1_tail
+	MOVD	R9, R10
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
+	WORD	$0xacc155b4 // ldp q20, q21, [x13], #32
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
 	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows1_loop
 
 rows1_tail:
 	TBZ	$2, R8, rows1_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0x3cc10594 // ldr q20, [x12], #16
+	WORD	$0x3cc105b4 // ldr q20, [x13], #16
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 
 rows1_ones:
-	ANDS	$3, R8, R11
+	ANDS	$3, R8, R10
 	BEQ	rows1_sum
 
 rows1_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0xbc404594 // ldr s20, [x12], #4
+	WORD	$0xbc4045b4 // ldr s20, [x13], #4
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows1_one
 
 rows1_sum:
@@ -607,17 +606,18 @@ TEXT ·dots4F32NEON(SB), NOSPLIT, $0-96
 	MOVD	rows+32(FP), R12
 	MOVD	n+48(FP), R13
 	MOVD	dim+56(FP), R14
-	LSL	$2, R14, R15
-	LSR	$3, R14, R19
+	LSR	$3, R14, R15
+	LSL	$2, R14, R20
 
 rows4:
 	CMP	$4, R13
 	BLT	rows1
-	MOVD	R12, R21
-	ADD	R15, R21, R22
-	ADD	R15, R22, R23
-	ADD	R15, R23, R24
-	ADD	R15, R24, R12
+	MOVD	R12, R22
+	ADD	R20, R22, R23
+	ADD	R20, R23, R24
+	ADD	R20, R24, R25
+	ADD	R20, R25, R12
+	ADD	$4096, R22, R21
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -638,20 +638,19 @@ rows4:
 	WORD	$0x6f00e40d // movi v13.2d, #0
 	WORD	$0x6f00e40e // movi v14.2d, #0
 	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R19, rows4_tail
-	MOVD	R19, R20
+	CBZ	R15, rows4_tail
+	MOVD	R15, R19
 
 rows4_loop:
-	WORD	$0xf98802a0 // prfm pldl1keep, [x21, #4096]
-	WORD	$0xf98802c0 // prfm pldl1keep, [x22, #4096]
-	WORD	$0xf98802e0 // prfm pldl1keep, [x23, #4096]
-	WORD	$0xf9880300 // prfm pldl1keep, [x24, #4096]
+	WORD	$0xf98002a0 // prfm pldl1keep, [x21, #0]
+	WORD	$0xf98022a0 // prfm pldl1keep, [x21, #64]
+	ADD	$128, R21
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
 	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
 	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
-	WORD	$0xacc166b8 // ldp q24, q25, [x21], #32
-	WORD	$0xacc16eda // ldp q26, q27, [x22], #32
+	WORD	$0xacc166d8 // ldp q24, q25, [x22], #32
+	WORD	$0xacc16efa // ldp q26, q27, [x23], #32
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
@@ -668,8 +667,8 @@ rows4_loop:
 	WORD	$0x4e33cf65 // fmla v5.4s, v27.4s, v19.4s
 	WORD	$0x4e35cf66 // fmla v6.4s, v27.4s, v21.4s
 	WORD	$0x4e37cf67 // fmla v7.4s, v27.4s, v23.4s
-	WORD	$0xacc166f8 // ldp q24, q25, [x23], #32
-	WORD	$0xacc16f1a // ldp q26, q27, [x24], #32
+	WORD	$0xacc16718 // ldp q24, q25, [x24], #32
+	WORD	$0xacc16f3a // ldp q26, q27, [x25], #32
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
@@ -686,7 +685,7 @@ rows4_loop:
 	WORD	$0x4e33cf6d // fmla v13.4s, v27.4s, v19.4s
 	WORD	$0x4e35cf6e // fmla v14.4s, v27.4s, v21.4s
 	WORD	$0x4e37cf6f // fmla v15.4s, v27.4s, v23.4s
-	SUBS	$1, R20, R20
+	SUBS	$1, R19, R19
 	BNE	rows4_loop
 
 rows4_tail:
@@ -695,29 +694,29 @@ rows4_tail:
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
 	WORD	$0x3cc10576 // ldr q22, [x11], #16
-	WORD	$0x3cc106b8 // ldr q24, [x21], #16
+	WORD	$0x3cc106d8 // ldr q24, [x22], #16
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0x3cc106d8 // ldr q24, [x22], #16
+	WORD	$0x3cc106f8 // ldr q24, [x23], #16
 	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
-	WORD	$0x3cc106f8 // ldr q24, [x23], #16
+	WORD	$0x3cc10718 // ldr q24, [x24], #16
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
-	WORD	$0x3cc10718 // ldr q24, [x24], #16
+	WORD	$0x3cc10738 // ldr q24, [x25], #16
 	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
 
 rows4_ones:
-	ANDS	$3, R14, R20
+	ANDS	$3, R14, R19
 	BEQ	rows4_sum
 
 rows4_one:
@@ -725,27 +724,27 @@ rows4_one:
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
 	WORD	$0xbc404514 // ldr s20, [x8], #4
 	WORD	$0xbc404576 // ldr s22, [x11], #4
-	WORD	$0xbc4046b8 // ldr s24, [x21], #4
+	WORD	$0xbc4046d8 // ldr s24, [x22], #4
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0xbc4046d8 // ldr s24, [x22], #4
+	WORD	$0xbc4046f8 // ldr s24, [x23], #4
 	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
-	WORD	$0xbc4046f8 // ldr s24, [x23], #4
+	WORD	$0xbc404718 // ldr s24, [x24], #4
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
-	WORD	$0xbc404718 // ldr s24, [x24], #4
+	WORD	$0xbc404738 // ldr s24, [x25], #4
 	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
-	SUBS	$1, R20, R20
+	SUBS	$1, R19, R19
 	BNE	rows4_one
 
 rows4_sum:
@@ -771,8 +770,9 @@ rows4_sum:
 rows1:
 	CMP	$1, R13
 	BLT	done
-	MOVD	R12, R21
-	ADD	R15, R21, R12
+	MOVD	R12, R22
+	ADD	R20, R22, R12
+	ADD	$4096, R22, R21
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -781,15 +781,15 @@ rows1:
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R19, rows1_tail
-	MOVD	R19, R20
+	CBZ	R15, rows1_tail
+	MOVD	R15, R19
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
 	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
 	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
-	WORD	$0xacc166b8 // ldp q24, q25, [x21], #32
+	WORD	$0xacc166d8 // ldp q24, q25, [x22], #32
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
@@ -798,7 +798,7 @@ rows1_loop:
 	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
 	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
 	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
-	SUBS	$1, R20, R20
+	SUBS	$1, R19, R19
 	BNE	rows1_loop
 
 rows1_tail:
@@ -807,14 +807,14 @@ rows1_tail:
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
 	WORD	$0x3cc10576 // ldr q22, [x11], #16
-	WORD	$0x3cc106b8 // ldr q24, [x21], #16
+	WORD	$0x3cc106d8 // ldr q24, [x22], #16
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
 
 rows1_ones:
-	ANDS	$3, R14, R20
+	ANDS	$3, R14, R19
 	BEQ	rows1_sum
 
 rows1_one:
@@ -822,12 +822,12 @@ rows1_one:
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
 	WORD	$0xbc404514 // ldr s20, [x8], #4
 	WORD	$0xbc404576 // ldr s22, [x11], #4
-	WORD	$0xbc4046b8 // ldr s24, [x21], #4
+	WORD	$0xbc4046d8 // ldr s24, [x22], #4
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	SUBS	$1, R20, R20
+	SUBS	$1, R19, R19
 	BNE	rows1_one
 
 rows1_sum:
@@ -1052,31 +1052,31 @@ TEXT ·dots1F32ListNEON(SB), NOSPLIT, $0-96
 	MOVD	q0+0(FP), R0
 	MOVD	o0+64(FP), R1
 	MOVD	rows+32(FP), R3
-	MOVD	ids+40(FP), R4
-	MOVD	n+48(FP), R5
-	MOVD	dim+56(FP), R6
-	LSL	$2, R6, R7
-	LSR	$3, R6, R8
+	MOVD	n+48(FP), R4
+	MOVD	dim+56(FP), R5
+	LSR	$3, R5, R6
+	LSL	$2, R5, R8
+	MOVD	ids+40(FP), R9
 
 rows8:
-	CMP	$8, R5
+	CMP	$8, R4
 	BLT	rows4
-	MOVWU.P	4(R4), R10
-	MADD	R7, R3, R10, R10
-	MOVWU.P	4(R4), R11
-	MADD	R7, R3, R11, R11
-	MOVWU.P	4(R4), R12
-	MADD	R7, R3, R12, R12
-	MOVWU.P	4(R4), R13
-	MADD	R7, R3, R13, R13
-	MOVWU.P	4(R4), R14
-	MADD	R7, R3, R14, R14
-	MOVWU.P	4(R4), R15
-	MADD	R7, R3, R15, R15
-	MOVWU.P	4(R4), R19
-	MADD	R7, R3, R19, R19
-	MOVWU.P	4(R4), R20
-	MADD	R7, R3, R20, R20
+	MOVWU.P	4(R9), R10
+	MADD	R8, R3, R10, R10
+	MOVWU.P	4(R9), R11
+	MADD	R8, R3, R11, R11
+	MOVWU.P	4(R9), R12
+	MADD	R8, R3, R12, R12
+	MOVWU.P	4(R9), R13
+	MADD	R8, R3, R13, R13
+	MOVWU.P	4(R9), R14
+	MADD	R8, R3, R14, R14
+	MOVWU.P	4(R9), R15
+	MADD	R8, R3, R15, R15
+	MOVWU.P	4(R9), R19
+	MADD	R8, R3, R19, R19
+	MOVWU.P	4(R9), R20
+	MADD	R8, R3, R20, R20
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
@@ -1086,8 +1086,8 @@ rows8:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R8, rows8_tail
-	MOVD	R8, R9
+	CBZ	R6, rows8_tail
+	MOVD	R6, R7
 
 rows8_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -1115,11 +1115,11 @@ rows8_loop:
 	WORD	$0x4e31cea5 // fmla v5.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee6 // fmla v6.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf27 // fmla v7.4s, v25.4s, v17.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows8_loop
 
 rows8_tail:
-	TBZ	$2, R6, rows8_ones
+	TBZ	$2, R5, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc10552 // ldr q18, [x10], #16
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
@@ -1139,7 +1139,7 @@ rows8_tail:
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 
 rows8_ones:
-	ANDS	$3, R6, R9
+	ANDS	$3, R5, R7
 	BEQ	rows8_sum
 
 rows8_one:
@@ -1160,7 +1160,7 @@ rows8_one:
 	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
 	WORD	$0xbc404692 // ldr s18, [x20], #4
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows8_one
 
 rows8_sum:
@@ -1172,27 +1172,27 @@ rows8_sum:
 	WORD	$0x6e27d4c6 // faddp v6.4s, v6.4s, v7.4s
 	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
 	WORD	$0x3c810424 // str q4, [x1], #16
-	SUB	$8, R5
+	SUB	$8, R4
 	B	rows8
 
 rows4:
-	CMP	$4, R5
+	CMP	$4, R4
 	BLT	rows1
-	MOVWU.P	4(R4), R10
-	MADD	R7, R3, R10, R10
-	MOVWU.P	4(R4), R11
-	MADD	R7, R3, R11, R11
-	MOVWU.P	4(R4), R12
-	MADD	R7, R3, R12, R12
-	MOVWU.P	4(R4), R13
-	MADD	R7, R3, R13, R13
+	MOVWU.P	4(R9), R10
+	MADD	R8, R3, R10, R10
+	MOVWU.P	4(R9), R11
+	MADD	R8, R3, R11, R11
+	MOVWU.P	4(R9), R12
+	MADD	R8, R3, R12, R12
+	MOVWU.P	4(R9), R13
+	MADD	R8, R3, R13, R13
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R8, rows4_tail
-	MOVD	R8, R9
+	CBZ	R6, rows4_tail
+	MOVD	R6, R7
 
 rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -1208,11 +1208,11 @@ rows4_loop:
 	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows4_loop
 
 rows4_tail:
-	TBZ	$2, R6, rows4_ones
+	TBZ	$2, R5, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc10552 // ldr q18, [x10], #16
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
@@ -1224,7 +1224,7 @@ rows4_tail:
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
 
 rows4_ones:
-	ANDS	$3, R6, R9
+	ANDS	$3, R5, R7
 	BEQ	rows4_sum
 
 rows4_one:
@@ -1237,7 +1237,7 @@ rows4_one:
 	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
 	WORD	$0xbc4045b2 // ldr s18, [x13], #4
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows4_one
 
 rows4_sum:
@@ -1245,49 +1245,49 @@ rows4_sum:
 	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
 	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
 	WORD	$0x3c810420 // str q0, [x1], #16
-	SUB	$4, R5
+	SUB	$4, R4
 	B	rows4
 
 rows1:
-	CMP	$1, R5
+	CMP	$1, R4
 	BLT	done
-	MOVWU.P	4(R4), R10
-	MADD	R7, R3, R10, R10
+	MOVWU.P	4(R9), R10
+	MADD	R8, R3, R10, R10
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
-	CBZ	R8, rows1_tail
-	MOVD	R8, R9
+	CBZ	R6, rows1_tail
+	MOVD	R6, R7
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14d52 // ldp q18, q19, [x10], #32
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
 	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows1_loop
 
 rows1_tail:
-	TBZ	$2, R6, rows1_ones
+	TBZ	$2, R5, rows1_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc10552 // ldr q18, [x10], #16
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
 
 rows1_ones:
-	ANDS	$3, R6, R9
+	ANDS	$3, R5, R7
 	BEQ	rows1_sum
 
 rows1_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc404552 // ldr s18, [x10], #4
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows1_one
 
 rows1_sum:
 	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
 	WORD	$0x7e30d800 // faddp s0, v0.2s
 	WORD	$0xbc004420 // str s0, [x1], #4
-	SUB	$1, R5
+	SUB	$1, R4
 	B	rows1
 
 done:
@@ -1300,31 +1300,31 @@ TEXT ·dots2F32ListNEON(SB), NOSPLIT, $0-96
 	MOVD	q1+8(FP), R3
 	MOVD	o1+72(FP), R4
 	MOVD	rows+32(FP), R6
-	MOVD	ids+40(FP), R7
-	MOVD	n+48(FP), R8
-	MOVD	dim+56(FP), R9
-	LSL	$2, R9, R10
-	LSR	$3, R9, R11
+	MOVD	n+48(FP), R7
+	MOVD	dim+56(FP), R8
+	LSR	$3, R8, R9
+	LSL	$2, R8, R11
+	MOVD	ids+40(FP), R12
 
 rows8:
-	CMP	$8, R8
+	CMP	$8, R7
 	BLT	rows4
-	MOVWU.P	4(R7), R13
-	MADD	R10, R6, R13, R13
-	MOVWU.P	4(R7), R14
-	MADD	R10, R6, R14, R14
-	MOVWU.P	4(R7), R15
-	MADD	R10, R6, R15, R15
-	MOVWU.P	4(R7), R19
-	MADD	R10, R6, R19, R19
-	MOVWU.P	4(R7), R20
-	MADD	R10, R6, R20, R20
-	MOVWU.P	4(R7), R21
-	MADD	R10, R6, R21, R21
-	MOVWU.P	4(R7), R22
-	MADD	R10, R6, R22, R22
-	MOVWU.P	4(R7), R23
-	MADD	R10, R6, R23, R23
+	MOVWU.P	4(R12), R13
+	MADD	R11, R6, R13, R13
+	MOVWU.P	4(R12), R14
+	MADD	R11, R6, R14, R14
+	MOVWU.P	4(R12), R15
+	MADD	R11, R6, R15, R15
+	MOVWU.P	4(R12), R19
+	MADD	R11, R6, R19, R19
+	MOVWU.P	4(R12), R20
+	MADD	R11, R6, R20, R20
+	MOVWU.P	4(R12), R21
+	MADD	R11, R6, R21, R21
+	MOVWU.P	4(R12), R22
+	MADD	R11, R6, R22, R22
+	MOVWU.P	4(R12), R23
+	MADD	R11, R6, R23, R23
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -1343,8 +1343,8 @@ rows8:
 	WORD	$0x6f00e40d // movi v13.2d, #0
 	WORD	$0x6f00e40e // movi v14.2d, #0
 	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R11, rows8_tail
-	MOVD	R11, R12
+	CBZ	R9, rows8_tail
+	MOVD	R9, R10
 
 rows8_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -1389,11 +1389,11 @@ rows8_loop:
 	WORD	$0x4e33cf2d // fmla v13.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf6e // fmla v14.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf6f // fmla v15.4s, v27.4s, v19.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows8_loop
 
 rows8_tail:
-	TBZ	$2, R9, rows8_ones
+	TBZ	$2, R8, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc105b4 // ldr q20, [x13], #16
@@ -1422,7 +1422,7 @@ rows8_tail:
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
 
 rows8_ones:
-	ANDS	$3, R9, R12
+	ANDS	$3, R8, R10
 	BEQ	rows8_sum
 
 rows8_one:
@@ -1452,7 +1452,7 @@ rows8_one:
 	WORD	$0xbc4046f4 // ldr s20, [x23], #4
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows8_one
 
 rows8_sum:
@@ -1472,20 +1472,20 @@ rows8_sum:
 	WORD	$0x6e2fd5ad // faddp v13.4s, v13.4s, v15.4s
 	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
 	WORD	$0x3c810489 // str q9, [x4], #16
-	SUB	$8, R8
+	SUB	$8, R7
 	B	rows8
 
 rows4:
-	CMP	$4, R8
+	CMP	$4, R7
 	BLT	rows1
-	MOVWU.P	4(R7), R13
-	MADD	R10, R6, R13, R13
-	MOVWU.P	4(R7), R14
-	MADD	R10, R6, R14, R14
-	MOVWU.P	4(R7), R15
-	MADD	R10, R6, R15, R15
-	MOVWU.P	4(R7), R19
-	MADD	R10, R6, R19, R19
+	MOVWU.P	4(R12), R13
+	MADD	R11, R6, R13, R13
+	MOVWU.P	4(R12), R14
+	MADD	R11, R6, R14, R14
+	MOVWU.P	4(R12), R15
+	MADD	R11, R6, R15, R15
+	MOVWU.P	4(R12), R19
+	MADD	R11, R6, R19, R19
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -1496,8 +1496,8 @@ rows4:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R11, rows4_tail
-	MOVD	R11, R12
+	CBZ	R9, rows4_tail
+	MOVD	R9, R10
 
 rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -1522,11 +1522,11 @@ rows4_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows4_loop
 
 rows4_tail:
-	TBZ	$2, R9, rows4_ones
+	TBZ	$2, R8, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc105b4 // ldr q20, [x13], #16
@@ -1543,7 +1543,7 @@ rows4_tail:
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
 
 rows4_ones:
-	ANDS	$3, R9, R12
+	ANDS	$3, R8, R10
 	BEQ	rows4_sum
 
 rows4_one:
@@ -1561,7 +1561,7 @@ rows4_one:
 	WORD	$0xbc404674 // ldr s20, [x19], #4
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows4_one
 
 rows4_sum:
@@ -1573,20 +1573,20 @@ rows4_sum:
 	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
 	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
 	WORD	$0x3c810481 // str q1, [x4], #16
-	SUB	$4, R8
+	SUB	$4, R7
 	B	rows4
 
 rows1:
-	CMP	$1, R8
+	CMP	$1, R7
 	BLT	done
-	MOVWU.P	4(R7), R13
-	MADD	R10, R6, R13, R13
+	MOVWU.P	4(R12), R13
+	MADD	R11, R6, R13, R13
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
-	CBZ	R11, rows1_tail
-	MOVD	R11, R12
+	CBZ	R9, rows1_tail
+	MOVD	R9, R10
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -1596,11 +1596,11 @@ rows1_loop:
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
 	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows1_loop
 
 rows1_tail:
-	TBZ	$2, R9, rows1_ones
+	TBZ	$2, R8, rows1_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc105b4 // ldr q20, [x13], #16
@@ -1608,7 +1608,7 @@ rows1_tail:
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 
 rows1_ones:
-	ANDS	$3, R9, R12
+	ANDS	$3, R8, R10
 	BEQ	rows1_sum
 
 rows1_one:
@@ -1617,7 +1617,7 @@ rows1_one:
 	WORD	$0xbc4045b4 // ldr s20, [x13], #4
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows1_one
 
 rows1_sum:
@@ -1627,7 +1627,7 @@ rows1_sum:
 	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
 	WORD	$0x7e30d821 // faddp s1, v1.2s
 	WORD	$0xbc004481 // str s1, [x4], #4
-	SUB	$1, R8
+	SUB	$1, R7
 	B	rows1
 
 done:
@@ -1644,23 +1644,23 @@ TEXT ·dots4F32ListNEON(SB), NOSPLIT, $0-96
 	MOVD	q3+24(FP), R9
 	MOVD	o3+88(FP), R10
 	MOVD	rows+32(FP), R12
-	MOVD	ids+40(FP), R13
-	MOVD	n+48(FP), R14
-	MOVD	dim+56(FP), R15
-	LSL	$2, R15, R19
-	LSR	$3, R15, R20
+	MOVD	n+48(FP), R13
+	MOVD	dim+56(FP), R14
+	LSR	$3, R14, R15
+	LSL	$2, R14, R20
+	MOVD	ids+40(FP), R21
 
 rows4:
-	CMP	$4, R14
+	CMP	$4, R13
 	BLT	rows1
-	MOVWU.P	4(R13), R22
-	MADD	R19, R12, R22, R22
-	MOVWU.P	4(R13), R23
-	MADD	R19, R12, R23, R23
-	MOVWU.P	4(R13), R24
-	MADD	R19, R12, R24, R24
-	MOVWU.P	4(R13), R25
-	MADD	R19, R12, R25, R25
+	MOVWU.P	4(R21), R22
+	MADD	R20, R12, R22, R22
+	MOVWU.P	4(R21), R23
+	MADD	R20, R12, R23, R23
+	MOVWU.P	4(R21), R24
+	MADD	R20, R12, R24, R24
+	MOVWU.P	4(R21), R25
+	MADD	R20, R12, R25, R25
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -1681,8 +1681,8 @@ rows4:
 	WORD	$0x6f00e40d // movi v13.2d, #0
 	WORD	$0x6f00e40e // movi v14.2d, #0
 	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R20, rows4_tail
-	MOVD	R20, R21
+	CBZ	R15, rows4_tail
+	MOVD	R15, R19
 
 rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -1725,11 +1725,11 @@ rows4_loop:
 	WORD	$0x4e33cf6d // fmla v13.4s, v27.4s, v19.4s
 	WORD	$0x4e35cf6e // fmla v14.4s, v27.4s, v21.4s
 	WORD	$0x4e37cf6f // fmla v15.4s, v27.4s, v23.4s
-	SUBS	$1, R21, R21
+	SUBS	$1, R19, R19
 	BNE	rows4_loop
 
 rows4_tail:
-	TBZ	$2, R15, rows4_ones
+	TBZ	$2, R14, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
@@ -1756,7 +1756,7 @@ rows4_tail:
 	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
 
 rows4_ones:
-	ANDS	$3, R15, R21
+	ANDS	$3, R14, R19
 	BEQ	rows4_sum
 
 rows4_one:
@@ -1784,7 +1784,7 @@ rows4_one:
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
-	SUBS	$1, R21, R21
+	SUBS	$1, R19, R19
 	BNE	rows4_one
 
 rows4_sum:
@@ -1804,14 +1804,14 @@ rows4_sum:
 	WORD	$0x6e2fd56b // faddp v11.4s, v11.4s, v15.4s
 	WORD	$0x6e2bd463 // faddp v3.4s, v3.4s, v11.4s
 	WORD	$0x3c810543 // str q3, [x10], #16
-	SUB	$4, R14
+	SUB	$4, R13
 	B	rows4
 
 rows1:
-	CMP	$1, R14
+	CMP	$1, R13
 	BLT	done
-	MOVWU.P	4(R13), R22
-	MADD	R19, R12, R22, R22
+	MOVWU.P	4(R21), R22
+	MADD	R20, R12, R22, R22
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -1820,8 +1820,8 @@ rows1:
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R20, rows1_tail
-	MOVD	R20, R21
+	CBZ	R15, rows1_tail
+	MOVD	R15, R19
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -1837,11 +1837,11 @@ rows1_loop:
 	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
 	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
 	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
-	SUBS	$1, R21, R21
+	SUBS	$1, R19, R19
 	BNE	rows1_loop
 
 rows1_tail:
-	TBZ	$2, R15, rows1_ones
+	TBZ	$2, R14, rows1_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
@@ -1853,7 +1853,7 @@ rows1_tail:
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
 
 rows1_ones:
-	ANDS	$3, R15, R21
+	ANDS	$3, R14, R19
 	BEQ	rows1_sum
 
 rows1_one:
@@ -1866,7 +1866,7 @@ rows1_one:
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	SUBS	$1, R21, R21
+	SUBS	$1, R19, R19
 	BNE	rows1_one
 
 rows1_sum:
@@ -1882,7 +1882,7 @@ rows1_sum:
 	WORD	$0x6e23d463 // faddp v3.4s, v3.4s, v3.4s
 	WORD	$0x7e30d863 // faddp s3, v3.2s
 	WORD	$0xbc004543 // str s3, [x10], #4
-	SUB	$1, R14
+	SUB	$1, R13
 	B	rows1
 
 done:
@@ -2094,22 +2094,22 @@ TEXT ·dots1BF16NEON(SB), NOSPLIT, $0-96
 	MOVD	rows+32(FP), R3
 	MOVD	n+48(FP), R4
 	MOVD	dim+56(FP), R5
-	LSL	$1, R5, R6
-	LSR	$3, R5, R7
+	LSR	$3, R5, R6
+	LSL	$1, R5, R8
 	WORD	$0x6f00e41f // movi v31.2d, #0
 
 rows8:
 	CMP	$8, R4
 	BLT	rows4
 	MOVD	R3, R9
-	ADD	R6, R9, R10
-	ADD	R6, R10, R11
-	ADD	R6, R11, R12
-	ADD	R6, R12, R13
-	ADD	R6, R13, R14
-	ADD	R6, R14, R15
-	ADD	R6, R15, R19
-	ADD	R6, R19, R3
+	ADD	R8, R9, R10
+	ADD	R8, R10, R11
+	ADD	R8, R11, R12
+	ADD	R8, R12, R13
+	ADD	R8, R13, R14
+	ADD	R8, R14, R15
+	ADD	R8, R15, R19
+	ADD	R8, R19, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
@@ -2119,8 +2119,8 @@ rows8:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R7, rows8_tail
-	MOVD	R7, R8
+	CBZ	R6, rows8_tail
+	MOVD	R6, R7
 
 rows8_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -2164,7 +2164,7 @@ rows8_loop:
 	WORD	$0x4e31cea5 // fmla v5.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee6 // fmla v6.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf27 // fmla v7.4s, v25.4s, v17.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows8_loop
 
 rows8_tail:
@@ -2196,7 +2196,7 @@ rows8_tail:
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 
 rows8_ones:
-	ANDS	$3, R5, R8
+	ANDS	$3, R5, R7
 	BEQ	rows8_sum
 
 rows8_one:
@@ -2225,7 +2225,7 @@ rows8_one:
 	WORD	$0x7c402672 // ldr h18, [x19], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows8_one
 
 rows8_sum:
@@ -2244,17 +2244,17 @@ rows4:
 	CMP	$4, R4
 	BLT	rows1
 	MOVD	R3, R9
-	ADD	R6, R9, R10
-	ADD	R6, R10, R11
-	ADD	R6, R11, R12
-	ADD	R6, R12, R3
+	ADD	R8, R9, R10
+	ADD	R8, R10, R11
+	ADD	R8, R11, R12
+	ADD	R8, R12, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R7, rows4_tail
-	MOVD	R7, R8
+	CBZ	R6, rows4_tail
+	MOVD	R6, R7
 
 rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -2278,7 +2278,7 @@ rows4_loop:
 	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows4_loop
 
 rows4_tail:
@@ -2298,7 +2298,7 @@ rows4_tail:
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
 
 rows4_ones:
-	ANDS	$3, R5, R8
+	ANDS	$3, R5, R7
 	BEQ	rows4_sum
 
 rows4_one:
@@ -2315,7 +2315,7 @@ rows4_one:
 	WORD	$0x7c402592 // ldr h18, [x12], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows4_one
 
 rows4_sum:
@@ -2330,11 +2330,11 @@ rows1:
 	CMP	$1, R4
 	BLT	done
 	MOVD	R3, R9
-	ADD	R6, R9, R3
+	ADD	R8, R9, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
-	CBZ	R7, rows1_tail
-	MOVD	R7, R8
+	CBZ	R6, rows1_tail
+	MOVD	R6, R7
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -2343,7 +2343,7 @@ rows1_loop:
 	WORD	$0x4e537bf3 // zip2 v19.8h, v31.8h, v19.8h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
 	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows1_loop
 
 rows1_tail:
@@ -2354,7 +2354,7 @@ rows1_tail:
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
 
 rows1_ones:
-	ANDS	$3, R5, R8
+	ANDS	$3, R5, R7
 	BEQ	rows1_sum
 
 rows1_one:
@@ -2362,7 +2362,7 @@ rows1_one:
 	WORD	$0x7c402532 // ldr h18, [x9], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows1_one
 
 rows1_sum:
@@ -2384,22 +2384,23 @@ TEXT ·dots2BF16NEON(SB), NOSPLIT, $0-96
 	MOVD	rows+32(FP), R6
 	MOVD	n+48(FP), R7
 	MOVD	dim+56(FP), R8
-	LSL	$1, R8, R9
-	LSR	$3, R8, R10
+	LSR	$3, R8, R9
+	LSL	$1, R8, R11
 	WORD	$0x6f00e41f // movi v31.2d, #0
 
 rows8:
 	CMP	$8, R7
 	BLT	rows4
-	MOVD	R6, R12
-	ADD	R9, R12, R13
-	ADD	R9, R13, R14
-	ADD	R9, R14, R15
-	ADD	R9, R15, R19
-	ADD	R9, R19, R20
-	ADD	R9, R20, R21
-	ADD	R9, R21, R22
-	ADD	R9, R22, R6
+	MOVD	R6, R13
+	ADD	R11, R13, R14
+	ADD	R11, R14, R15
+	ADD	R11, R15, R19
+	ADD	R11, R19, R20
+	ADD	R11, R20, R21
+	ADD	R11, R21, R22
+	ADD	R11, R22, R23
+	ADD	R11, R23, R6
+	ADD	$4096, R13, R12
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -2418,30 +2419,25 @@ rows8:
 	WORD	$0x6f00e40d // movi v13.2d, #0
 	WORD	$0x6f00e40e // movi v14.2d, #0
 	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R10, rows8_tail
-	MOVD	R10, R11
+	CBZ	R9, rows8_tail
+	MOVD	R9, R10
 
 rows8_loop:
-	WORD	$0xf9880180 // prfm pldl1keep, [x12, #4096]
-	WORD	$0xf98801a0 // prfm pldl1keep, [x13, #4096]
-	WORD	$0xf98801c0 // prfm pldl1keep, [x14, #4096]
-	WORD	$0xf98801e0 // prfm pldl1keep, [x15, #4096]
-	WORD	$0xf9880260 // prfm pldl1keep, [x19, #4096]
-	WORD	$0xf9880280 // prfm pldl1keep, [x20, #4096]
-	WORD	$0xf98802a0 // prfm pldl1keep, [x21, #4096]
-	WORD	$0xf98802c0 // prfm pldl1keep, [x22, #4096]
+	WORD	$0xf9800180 // prfm pldl1keep, [x12, #0]
+	WORD	$0xf9802180 // prfm pldl1keep, [x12, #64]
+	ADD	$128, R12
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0x3cc10595 // ldr q21, [x12], #16
+	WORD	$0x3cc105b5 // ldr q21, [x13], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
-	WORD	$0x3cc105b7 // ldr q23, [x13], #16
+	WORD	$0x3cc105d7 // ldr q23, [x14], #16
 	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
 	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
-	WORD	$0x3cc105d9 // ldr q25, [x14], #16
+	WORD	$0x3cc105f9 // ldr q25, [x15], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
-	WORD	$0x3cc105fb // ldr q27, [x15], #16
+	WORD	$0x3cc1067b // ldr q27, [x19], #16
 	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
 	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
@@ -2460,16 +2456,16 @@ rows8_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	WORD	$0x3cc10675 // ldr q21, [x19], #16
+	WORD	$0x3cc10695 // ldr q21, [x20], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
-	WORD	$0x3cc10697 // ldr q23, [x20], #16
+	WORD	$0x3cc106b7 // ldr q23, [x21], #16
 	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
 	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
-	WORD	$0x3cc106b9 // ldr q25, [x21], #16
+	WORD	$0x3cc106d9 // ldr q25, [x22], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
-	WORD	$0x3cc106db // ldr q27, [x22], #16
+	WORD	$0x3cc106fb // ldr q27, [x23], #16
 	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
 	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
@@ -2488,86 +2484,86 @@ rows8_loop:
 	WORD	$0x4e33cf2d // fmla v13.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf6e // fmla v14.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf6f // fmla v15.4s, v27.4s, v19.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows8_loop
 
 rows8_tail:
 	TBZ	$2, R8, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0xfc408594 // ldr d20, [x12], #8
+	WORD	$0xfc4085b4 // ldr d20, [x13], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0xfc4085b4 // ldr d20, [x13], #8
+	WORD	$0xfc4085d4 // ldr d20, [x14], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0xfc408674 // ldr d20, [x19], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0xfc408674 // ldr d20, [x19], #8
+	WORD	$0xfc408694 // ldr d20, [x20], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0xfc408694 // ldr d20, [x20], #8
+	WORD	$0xfc4086b4 // ldr d20, [x21], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0xfc4086b4 // ldr d20, [x21], #8
+	WORD	$0xfc4086d4 // ldr d20, [x22], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0xfc4086d4 // ldr d20, [x22], #8
+	WORD	$0xfc4086f4 // ldr d20, [x23], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
 
 rows8_ones:
-	ANDS	$3, R8, R11
+	ANDS	$3, R8, R10
 	BEQ	rows8_sum
 
 rows8_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0x7c402594 // ldr h20, [x12], #2
+	WORD	$0x7c4025b4 // ldr h20, [x13], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x7c4025b4 // ldr h20, [x13], #2
+	WORD	$0x7c4025d4 // ldr h20, [x14], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x7c402674 // ldr h20, [x19], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0x7c402674 // ldr h20, [x19], #2
+	WORD	$0x7c402694 // ldr h20, [x20], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0x7c402694 // ldr h20, [x20], #2
+	WORD	$0x7c4026b4 // ldr h20, [x21], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0x7c4026b4 // ldr h20, [x21], #2
+	WORD	$0x7c4026d4 // ldr h20, [x22], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0x7c4026d4 // ldr h20, [x22], #2
+	WORD	$0x7c4026f4 // ldr h20, [x23], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows8_one
 
 rows8_sum:
@@ -2593,11 +2589,12 @@ rows8_sum:
 rows4:
 	CMP	$4, R7
 	BLT	rows1
-	MOVD	R6, R12
-	ADD	R9, R12, R13
-	ADD	R9, R13, R14
-	ADD	R9, R14, R15
-	ADD	R9, R15, R6
+	MOVD	R6, R13
+	ADD	R11, R13, R14
+	ADD	R11, R14, R15
+	ADD	R11, R15, R19
+	ADD	R11, R19, R6
+	ADD	$4096, R13, R12
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -2608,26 +2605,24 @@ rows4:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R10, rows4_tail
-	MOVD	R10, R11
+	CBZ	R9, rows4_tail
+	MOVD	R9, R10
 
 rows4_loop:
-	WORD	$0xf9880180 // prfm pldl1keep, [x12, #4096]
-	WORD	$0xf98801a0 // prfm pldl1keep, [x13, #4096]
-	WORD	$0xf98801c0 // prfm pldl1keep, [x14, #4096]
-	WORD	$0xf98801e0 // prfm pldl1keep, [x15, #4096]
+	WORD	$0xf9800180 // prfm pldl1keep, [x12, #0]
+	ADD	$64, R12
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0x3cc10595 // ldr q21, [x12], #16
+	WORD	$0x3cc105b5 // ldr q21, [x13], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
-	WORD	$0x3cc105b7 // ldr q23, [x13], #16
+	WORD	$0x3cc105d7 // ldr q23, [x14], #16
 	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
 	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
-	WORD	$0x3cc105d9 // ldr q25, [x14], #16
+	WORD	$0x3cc105f9 // ldr q25, [x15], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
-	WORD	$0x3cc105fb // ldr q27, [x15], #16
+	WORD	$0x3cc1067b // ldr q27, [x19], #16
 	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
 	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
@@ -2646,54 +2641,54 @@ rows4_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows4_loop
 
 rows4_tail:
 	TBZ	$2, R8, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0xfc408594 // ldr d20, [x12], #8
+	WORD	$0xfc4085b4 // ldr d20, [x13], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0xfc4085b4 // ldr d20, [x13], #8
+	WORD	$0xfc4085d4 // ldr d20, [x14], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0xfc408674 // ldr d20, [x19], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
 
 rows4_ones:
-	ANDS	$3, R8, R11
+	ANDS	$3, R8, R10
 	BEQ	rows4_sum
 
 rows4_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0x7c402594 // ldr h20, [x12], #2
+	WORD	$0x7c4025b4 // ldr h20, [x13], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x7c4025b4 // ldr h20, [x13], #2
+	WORD	$0x7c4025d4 // ldr h20, [x14], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x7c402674 // ldr h20, [x19], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows4_one
 
 rows4_sum:
@@ -2711,49 +2706,50 @@ rows4_sum:
 rows1:
 	CMP	$1, R7
 	BLT	done
-	MOVD	R6, R12
-	ADD	R9, R12, R6
+	MOVD	R6, R13
+	ADD	R11, R13, R6
+	ADD	$4096, R13, R12
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
-	CBZ	R10, rows1_tail
-	MOVD	R10, R11
+	CBZ	R9, rows1_tail
+	MOVD	R9, R10
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0x3cc10595 // ldr q21, [x12], #16
+	WORD	$0x3cc105b5 // ldr q21, [x13], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
 	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows1_loop
 
 rows1_tail:
 	TBZ	$2, R8, rows1_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0xfc408594 // ldr d20, [x12], #8
+	WORD	$0xfc4085b4 // ldr d20, [x13], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 
 rows1_ones:
-	ANDS	$3, R8, R11
+	ANDS	$3, R8, R10
 	BEQ	rows1_sum
 
 rows1_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0x7c402594 // ldr h20, [x12], #2
+	WORD	$0x7c4025b4 // ldr h20, [x13], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows1_one
 
 rows1_sum:
@@ -2782,18 +2778,19 @@ TEXT ·dots4BF16NEON(SB), NOSPLIT, $0-96
 	MOVD	rows+32(FP), R12
 	MOVD	n+48(FP), R13
 	MOVD	dim+56(FP), R14
-	LSL	$1, R14, R15
-	LSR	$3, R14, R19
+	LSR	$3, R14, R15
+	LSL	$1, R14, R20
 	WORD	$0x6f00e41f // movi v31.2d, #0
 
 rows4:
 	CMP	$4, R13
 	BLT	rows1
-	MOVD	R12, R21
-	ADD	R15, R21, R22
-	ADD	R15, R22, R23
-	ADD	R15, R23, R24
-	ADD	R15, R24, R12
+	MOVD	R12, R22
+	ADD	R20, R22, R23
+	ADD	R20, R23, R24
+	ADD	R20, R24, R25
+	ADD	R20, R25, R12
+	ADD	$4096, R22, R21
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -2814,22 +2811,20 @@ rows4:
 	WORD	$0x6f00e40d // movi v13.2d, #0
 	WORD	$0x6f00e40e // movi v14.2d, #0
 	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R19, rows4_tail
-	MOVD	R19, R20
+	CBZ	R15, rows4_tail
+	MOVD	R15, R19
 
 rows4_loop:
-	WORD	$0xf98802a0 // prfm pldl1keep, [x21, #4096]
-	WORD	$0xf98802c0 // prfm pldl1keep, [x22, #4096]
-	WORD	$0xf98802e0 // prfm pldl1keep, [x23, #4096]
-	WORD	$0xf9880300 // prfm pldl1keep, [x24, #4096]
+	WORD	$0xf98002a0 // prfm pldl1keep, [x21, #0]
+	ADD	$64, R21
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
 	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
 	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
-	WORD	$0x3cc106b9 // ldr q25, [x21], #16
+	WORD	$0x3cc106d9 // ldr q25, [x22], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
-	WORD	$0x3cc106db // ldr q27, [x22], #16
+	WORD	$0x3cc106fb // ldr q27, [x23], #16
 	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
 	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
@@ -2848,10 +2843,10 @@ rows4_loop:
 	WORD	$0x4e33cf65 // fmla v5.4s, v27.4s, v19.4s
 	WORD	$0x4e35cf66 // fmla v6.4s, v27.4s, v21.4s
 	WORD	$0x4e37cf67 // fmla v7.4s, v27.4s, v23.4s
-	WORD	$0x3cc106f9 // ldr q25, [x23], #16
+	WORD	$0x3cc10719 // ldr q25, [x24], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
-	WORD	$0x3cc1071b // ldr q27, [x24], #16
+	WORD	$0x3cc1073b // ldr q27, [x25], #16
 	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
 	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
@@ -2870,7 +2865,7 @@ rows4_loop:
 	WORD	$0x4e33cf6d // fmla v13.4s, v27.4s, v19.4s
 	WORD	$0x4e35cf6e // fmla v14.4s, v27.4s, v21.4s
 	WORD	$0x4e37cf6f // fmla v15.4s, v27.4s, v23.4s
-	SUBS	$1, R20, R20
+	SUBS	$1, R19, R19
 	BNE	rows4_loop
 
 rows4_tail:
@@ -2879,25 +2874,25 @@ rows4_tail:
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
 	WORD	$0x3cc10576 // ldr q22, [x11], #16
-	WORD	$0xfc4086b8 // ldr d24, [x21], #8
+	WORD	$0xfc4086d8 // ldr d24, [x22], #8
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0xfc4086d8 // ldr d24, [x22], #8
+	WORD	$0xfc4086f8 // ldr d24, [x23], #8
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
-	WORD	$0xfc4086f8 // ldr d24, [x23], #8
+	WORD	$0xfc408718 // ldr d24, [x24], #8
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
-	WORD	$0xfc408718 // ldr d24, [x24], #8
+	WORD	$0xfc408738 // ldr d24, [x25], #8
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
@@ -2905,7 +2900,7 @@ rows4_tail:
 	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
 
 rows4_ones:
-	ANDS	$3, R14, R20
+	ANDS	$3, R14, R19
 	BEQ	rows4_sum
 
 rows4_one:
@@ -2913,31 +2908,31 @@ rows4_one:
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
 	WORD	$0xbc404514 // ldr s20, [x8], #4
 	WORD	$0xbc404576 // ldr s22, [x11], #4
-	WORD	$0x7c4026b8 // ldr h24, [x21], #2
+	WORD	$0x7c4026d8 // ldr h24, [x22], #2
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0x7c4026d8 // ldr h24, [x22], #2
+	WORD	$0x7c4026f8 // ldr h24, [x23], #2
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
-	WORD	$0x7c4026f8 // ldr h24, [x23], #2
+	WORD	$0x7c402718 // ldr h24, [x24], #2
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
-	WORD	$0x7c402718 // ldr h24, [x24], #2
+	WORD	$0x7c402738 // ldr h24, [x25], #2
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
-	SUBS	$1, R20, R20
+	SUBS	$1, R19, R19
 	BNE	rows4_one
 
 rows4_sum:
@@ -2963,8 +2958,9 @@ rows4_sum:
 rows1:
 	CMP	$1, R13
 	BLT	done
-	MOVD	R12, R21
-	ADD	R15, R21, R12
+	MOVD	R12, R22
+	ADD	R20, R22, R12
+	ADD	$4096, R22, R21
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -2973,15 +2969,15 @@ rows1:
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R19, rows1_tail
-	MOVD	R19, R20
+	CBZ	R15, rows1_tail
+	MOVD	R15, R19
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
 	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
 	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
-	WORD	$0x3cc106b9 // ldr q25, [x21], #16
+	WORD	$0x3cc106d9 // ldr q25, [x22], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
@@ -2992,7 +2988,7 @@ rows1_loop:
 	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
 	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
 	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
-	SUBS	$1, R20, R20
+	SUBS	$1, R19, R19
 	BNE	rows1_loop
 
 rows1_tail:
@@ -3001,7 +2997,7 @@ rows1_tail:
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
 	WORD	$0x3cc10576 // ldr q22, [x11], #16
-	WORD	$0xfc4086b8 // ldr d24, [x21], #8
+	WORD	$0xfc4086d8 // ldr d24, [x22], #8
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
@@ -3009,7 +3005,7 @@ rows1_tail:
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
 
 rows1_ones:
-	ANDS	$3, R14, R20
+	ANDS	$3, R14, R19
 	BEQ	rows1_sum
 
 rows1_one:
@@ -3017,13 +3013,13 @@ rows1_one:
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
 	WORD	$0xbc404514 // ldr s20, [x8], #4
 	WORD	$0xbc404576 // ldr s22, [x11], #4
-	WORD	$0x7c4026b8 // ldr h24, [x21], #2
+	WORD	$0x7c4026d8 // ldr h24, [x22], #2
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	SUBS	$1, R20, R20
+	SUBS	$1, R19, R19
 	BNE	rows1_one
 
 rows1_sum:
@@ -3281,32 +3277,32 @@ TEXT ·dots1BF16ListNEON(SB), NOSPLIT, $0-96
 	MOVD	q0+0(FP), R0
 	MOVD	o0+64(FP), R1
 	MOVD	rows+32(FP), R3
-	MOVD	ids+40(FP), R4
-	MOVD	n+48(FP), R5
-	MOVD	dim+56(FP), R6
-	LSL	$1, R6, R7
-	LSR	$3, R6, R8
+	MOVD	n+48(FP), R4
+	MOVD	dim+56(FP), R5
+	LSR	$3, R5, R6
+	LSL	$1, R5, R8
+	MOVD	ids+40(FP), R9
 	WORD	$0x6f00e41f // movi v31.2d, #0
 
 rows8:
-	CMP	$8, R5
+	CMP	$8, R4
 	BLT	rows4
-	MOVWU.P	4(R4), R10
-	MADD	R7, R3, R10, R10
-	MOVWU.P	4(R4), R11
-	MADD	R7, R3, R11, R11
-	MOVWU.P	4(R4), R12
-	MADD	R7, R3, R12, R12
-	MOVWU.P	4(R4), R13
-	MADD	R7, R3, R13, R13
-	MOVWU.P	4(R4), R14
-	MADD	R7, R3, R14, R14
-	MOVWU.P	4(R4), R15
-	MADD	R7, R3, R15, R15
-	MOVWU.P	4(R4), R19
-	MADD	R7, R3, R19, R19
-	MOVWU.P	4(R4), R20
-	MADD	R7, R3, R20, R20
+	MOVWU.P	4(R9), R10
+	MADD	R8, R3, R10, R10
+	MOVWU.P	4(R9), R11
+	MADD	R8, R3, R11, R11
+	MOVWU.P	4(R9), R12
+	MADD	R8, R3, R12, R12
+	MOVWU.P	4(R9), R13
+	MADD	R8, R3, R13, R13
+	MOVWU.P	4(R9), R14
+	MADD	R8, R3, R14, R14
+	MOVWU.P	4(R9), R15
+	MADD	R8, R3, R15, R15
+	MOVWU.P	4(R9), R19
+	MADD	R8, R3, R19, R19
+	MOVWU.P	4(R9), R20
+	MADD	R8, R3, R20, R20
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
@@ -3316,8 +3312,8 @@ rows8:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R8, rows8_tail
-	MOVD	R8, R9
+	CBZ	R6, rows8_tail
+	MOVD	R6, R7
 
 rows8_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -3361,11 +3357,11 @@ rows8_loop:
 	WORD	$0x4e31cea5 // fmla v5.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee6 // fmla v6.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf27 // fmla v7.4s, v25.4s, v17.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows8_loop
 
 rows8_tail:
-	TBZ	$2, R6, rows8_ones
+	TBZ	$2, R5, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0xfc408552 // ldr d18, [x10], #8
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
@@ -3393,7 +3389,7 @@ rows8_tail:
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 
 rows8_ones:
-	ANDS	$3, R6, R9
+	ANDS	$3, R5, R7
 	BEQ	rows8_sum
 
 rows8_one:
@@ -3422,7 +3418,7 @@ rows8_one:
 	WORD	$0x7c402692 // ldr h18, [x20], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows8_one
 
 rows8_sum:
@@ -3434,27 +3430,27 @@ rows8_sum:
 	WORD	$0x6e27d4c6 // faddp v6.4s, v6.4s, v7.4s
 	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
 	WORD	$0x3c810424 // str q4, [x1], #16
-	SUB	$8, R5
+	SUB	$8, R4
 	B	rows8
 
 rows4:
-	CMP	$4, R5
+	CMP	$4, R4
 	BLT	rows1
-	MOVWU.P	4(R4), R10
-	MADD	R7, R3, R10, R10
-	MOVWU.P	4(R4), R11
-	MADD	R7, R3, R11, R11
-	MOVWU.P	4(R4), R12
-	MADD	R7, R3, R12, R12
-	MOVWU.P	4(R4), R13
-	MADD	R7, R3, R13, R13
+	MOVWU.P	4(R9), R10
+	MADD	R8, R3, R10, R10
+	MOVWU.P	4(R9), R11
+	MADD	R8, R3, R11, R11
+	MOVWU.P	4(R9), R12
+	MADD	R8, R3, R12, R12
+	MOVWU.P	4(R9), R13
+	MADD	R8, R3, R13, R13
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R8, rows4_tail
-	MOVD	R8, R9
+	CBZ	R6, rows4_tail
+	MOVD	R6, R7
 
 rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -3478,11 +3474,11 @@ rows4_loop:
 	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows4_loop
 
 rows4_tail:
-	TBZ	$2, R6, rows4_ones
+	TBZ	$2, R5, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0xfc408552 // ldr d18, [x10], #8
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
@@ -3498,7 +3494,7 @@ rows4_tail:
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
 
 rows4_ones:
-	ANDS	$3, R6, R9
+	ANDS	$3, R5, R7
 	BEQ	rows4_sum
 
 rows4_one:
@@ -3515,7 +3511,7 @@ rows4_one:
 	WORD	$0x7c4025b2 // ldr h18, [x13], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows4_one
 
 rows4_sum:
@@ -3523,18 +3519,18 @@ rows4_sum:
 	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
 	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
 	WORD	$0x3c810420 // str q0, [x1], #16
-	SUB	$4, R5
+	SUB	$4, R4
 	B	rows4
 
 rows1:
-	CMP	$1, R5
+	CMP	$1, R4
 	BLT	done
-	MOVWU.P	4(R4), R10
-	MADD	R7, R3, R10, R10
+	MOVWU.P	4(R9), R10
+	MADD	R8, R3, R10, R10
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
-	CBZ	R8, rows1_tail
-	MOVD	R8, R9
+	CBZ	R6, rows1_tail
+	MOVD	R6, R7
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -3543,18 +3539,18 @@ rows1_loop:
 	WORD	$0x4e537bf3 // zip2 v19.8h, v31.8h, v19.8h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
 	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows1_loop
 
 rows1_tail:
-	TBZ	$2, R6, rows1_ones
+	TBZ	$2, R5, rows1_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0xfc408552 // ldr d18, [x10], #8
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
 
 rows1_ones:
-	ANDS	$3, R6, R9
+	ANDS	$3, R5, R7
 	BEQ	rows1_sum
 
 rows1_one:
@@ -3562,14 +3558,14 @@ rows1_one:
 	WORD	$0x7c402552 // ldr h18, [x10], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows1_one
 
 rows1_sum:
 	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
 	WORD	$0x7e30d800 // faddp s0, v0.2s
 	WORD	$0xbc004420 // str s0, [x1], #4
-	SUB	$1, R5
+	SUB	$1, R4
 	B	rows1
 
 done:
@@ -3582,32 +3578,32 @@ TEXT ·dots2BF16ListNEON(SB), NOSPLIT, $0-96
 	MOVD	q1+8(FP), R3
 	MOVD	o1+72(FP), R4
 	MOVD	rows+32(FP), R6
-	MOVD	ids+40(FP), R7
-	MOVD	n+48(FP), R8
-	MOVD	dim+56(FP), R9
-	LSL	$1, R9, R10
-	LSR	$3, R9, R11
+	MOVD	n+48(FP), R7
+	MOVD	dim+56(FP), R8
+	LSR	$3, R8, R9
+	LSL	$1, R8, R11
+	MOVD	ids+40(FP), R12
 	WORD	$0x6f00e41f // movi v31.2d, #0
 
 rows8:
-	CMP	$8, R8
+	CMP	$8, R7
 	BLT	rows4
-	MOVWU.P	4(R7), R13
-	MADD	R10, R6, R13, R13
-	MOVWU.P	4(R7), R14
-	MADD	R10, R6, R14, R14
-	MOVWU.P	4(R7), R15
-	MADD	R10, R6, R15, R15
-	MOVWU.P	4(R7), R19
-	MADD	R10, R6, R19, R19
-	MOVWU.P	4(R7), R20
-	MADD	R10, R6, R20, R20
-	MOVWU.P	4(R7), R21
-	MADD	R10, R6, R21, R21
-	MOVWU.P	4(R7), R22
-	MADD	R10, R6, R22, R22
-	MOVWU.P	4(R7), R23
-	MADD	R10, R6, R23, R23
+	MOVWU.P	4(R12), R13
+	MADD	R11, R6, R13, R13
+	MOVWU.P	4(R12), R14
+	MADD	R11, R6, R14, R14
+	MOVWU.P	4(R12), R15
+	MADD	R11, R6, R15, R15
+	MOVWU.P	4(R12), R19
+	MADD	R11, R6, R19, R19
+	MOVWU.P	4(R12), R20
+	MADD	R11, R6, R20, R20
+	MOVWU.P	4(R12), R21
+	MADD	R11, R6, R21, R21
+	MOVWU.P	4(R12), R22
+	MADD	R11, R6, R22, R22
+	MOVWU.P	4(R12), R23
+	MADD	R11, R6, R23, R23
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -3626,8 +3622,8 @@ rows8:
 	WORD	$0x6f00e40d // movi v13.2d, #0
 	WORD	$0x6f00e40e // movi v14.2d, #0
 	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R11, rows8_tail
-	MOVD	R11, R12
+	CBZ	R9, rows8_tail
+	MOVD	R9, R10
 
 rows8_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -3688,11 +3684,11 @@ rows8_loop:
 	WORD	$0x4e33cf2d // fmla v13.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf6e // fmla v14.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf6f // fmla v15.4s, v27.4s, v19.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows8_loop
 
 rows8_tail:
-	TBZ	$2, R9, rows8_ones
+	TBZ	$2, R8, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0xfc4085b4 // ldr d20, [x13], #8
@@ -3729,7 +3725,7 @@ rows8_tail:
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
 
 rows8_ones:
-	ANDS	$3, R9, R12
+	ANDS	$3, R8, R10
 	BEQ	rows8_sum
 
 rows8_one:
@@ -3767,7 +3763,7 @@ rows8_one:
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows8_one
 
 rows8_sum:
@@ -3787,20 +3783,20 @@ rows8_sum:
 	WORD	$0x6e2fd5ad // faddp v13.4s, v13.4s, v15.4s
 	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
 	WORD	$0x3c810489 // str q9, [x4], #16
-	SUB	$8, R8
+	SUB	$8, R7
 	B	rows8
 
 rows4:
-	CMP	$4, R8
+	CMP	$4, R7
 	BLT	rows1
-	MOVWU.P	4(R7), R13
-	MADD	R10, R6, R13, R13
-	MOVWU.P	4(R7), R14
-	MADD	R10, R6, R14, R14
-	MOVWU.P	4(R7), R15
-	MADD	R10, R6, R15, R15
-	MOVWU.P	4(R7), R19
-	MADD	R10, R6, R19, R19
+	MOVWU.P	4(R12), R13
+	MADD	R11, R6, R13, R13
+	MOVWU.P	4(R12), R14
+	MADD	R11, R6, R14, R14
+	MOVWU.P	4(R12), R15
+	MADD	R11, R6, R15, R15
+	MOVWU.P	4(R12), R19
+	MADD	R11, R6, R19, R19
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -3811,8 +3807,8 @@ rows4:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R11, rows4_tail
-	MOVD	R11, R12
+	CBZ	R9, rows4_tail
+	MOVD	R9, R10
 
 rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -3845,11 +3841,11 @@ rows4_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows4_loop
 
 rows4_tail:
-	TBZ	$2, R9, rows4_ones
+	TBZ	$2, R8, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0xfc4085b4 // ldr d20, [x13], #8
@@ -3870,7 +3866,7 @@ rows4_tail:
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
 
 rows4_ones:
-	ANDS	$3, R9, R12
+	ANDS	$3, R8, R10
 	BEQ	rows4_sum
 
 rows4_one:
@@ -3892,7 +3888,7 @@ rows4_one:
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows4_one
 
 rows4_sum:
@@ -3904,20 +3900,20 @@ rows4_sum:
 	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
 	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
 	WORD	$0x3c810481 // str q1, [x4], #16
-	SUB	$4, R8
+	SUB	$4, R7
 	B	rows4
 
 rows1:
-	CMP	$1, R8
+	CMP	$1, R7
 	BLT	done
-	MOVWU.P	4(R7), R13
-	MADD	R10, R6, R13, R13
+	MOVWU.P	4(R12), R13
+	MADD	R11, R6, R13, R13
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
-	CBZ	R11, rows1_tail
-	MOVD	R11, R12
+	CBZ	R9, rows1_tail
+	MOVD	R9, R10
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -3929,11 +3925,11 @@ rows1_loop:
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
 	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows1_loop
 
 rows1_tail:
-	TBZ	$2, R9, rows1_ones
+	TBZ	$2, R8, rows1_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0xfc4085b4 // ldr d20, [x13], #8
@@ -3942,7 +3938,7 @@ rows1_tail:
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 
 rows1_ones:
-	ANDS	$3, R9, R12
+	ANDS	$3, R8, R10
 	BEQ	rows1_sum
 
 rows1_one:
@@ -3952,7 +3948,7 @@ rows1_one:
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows1_one
 
 rows1_sum:
@@ -3962,7 +3958,7 @@ rows1_sum:
 	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
 	WORD	$0x7e30d821 // faddp s1, v1.2s
 	WORD	$0xbc004481 // str s1, [x4], #4
-	SUB	$1, R8
+	SUB	$1, R7
 	B	rows1
 
 done:
@@ -3979,24 +3975,24 @@ TEXT ·dots4BF16ListNEON(SB), NOSPLIT, $0-96
 	MOVD	q3+24(FP), R9
 	MOVD	o3+88(FP), R10
 	MOVD	rows+32(FP), R12
-	MOVD	ids+40(FP), R13
-	MOVD	n+48(FP), R14
-	MOVD	dim+56(FP), R15
-	LSL	$1, R15, R19
-	LSR	$3, R15, R20
+	MOVD	n+48(FP), R13
+	MOVD	dim+56(FP), R14
+	LSR	$3, R14, R15
+	LSL	$1, R14, R20
+	MOVD	ids+40(FP), R21
 	WORD	$0x6f00e41f // movi v31.2d, #0
 
 rows4:
-	CMP	$4, R14
+	CMP	$4, R13
 	BLT	rows1
-	MOVWU.P	4(R13), R22
-	MADD	R19, R12, R22, R22
-	MOVWU.P	4(R13), R23
-	MADD	R19, R12, R23, R23
-	MOVWU.P	4(R13), R24
-	MADD	R19, R12, R24, R24
-	MOVWU.P	4(R13), R25
-	MADD	R19, R12, R25, R25
+	MOVWU.P	4(R21), R22
+	MADD	R20, R12, R22, R22
+	MOVWU.P	4(R21), R23
+	MADD	R20, R12, R23, R23
+	MOVWU.P	4(R21), R24
+	MADD	R20, R12, R24, R24
+	MOVWU.P	4(R21), R25
+	MADD	R20, R12, R25, R25
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -4017,8 +4013,8 @@ rows4:
 	WORD	$0x6f00e40d // movi v13.2d, #0
 	WORD	$0x6f00e40e // movi v14.2d, #0
 	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R20, rows4_tail
-	MOVD	R20, R21
+	CBZ	R15, rows4_tail
+	MOVD	R15, R19
 
 rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -4069,11 +4065,11 @@ rows4_loop:
 	WORD	$0x4e33cf6d // fmla v13.4s, v27.4s, v19.4s
 	WORD	$0x4e35cf6e // fmla v14.4s, v27.4s, v21.4s
 	WORD	$0x4e37cf6f // fmla v15.4s, v27.4s, v23.4s
-	SUBS	$1, R21, R21
+	SUBS	$1, R19, R19
 	BNE	rows4_loop
 
 rows4_tail:
-	TBZ	$2, R15, rows4_ones
+	TBZ	$2, R14, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
@@ -4104,7 +4100,7 @@ rows4_tail:
 	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
 
 rows4_ones:
-	ANDS	$3, R15, R21
+	ANDS	$3, R14, R19
 	BEQ	rows4_sum
 
 rows4_one:
@@ -4136,7 +4132,7 @@ rows4_one:
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
-	SUBS	$1, R21, R21
+	SUBS	$1, R19, R19
 	BNE	rows4_one
 
 rows4_sum:
@@ -4156,14 +4152,14 @@ rows4_sum:
 	WORD	$0x6e2fd56b // faddp v11.4s, v11.4s, v15.4s
 	WORD	$0x6e2bd463 // faddp v3.4s, v3.4s, v11.4s
 	WORD	$0x3c810543 // str q3, [x10], #16
-	SUB	$4, R14
+	SUB	$4, R13
 	B	rows4
 
 rows1:
-	CMP	$1, R14
+	CMP	$1, R13
 	BLT	done
-	MOVWU.P	4(R13), R22
-	MADD	R19, R12, R22, R22
+	MOVWU.P	4(R21), R22
+	MADD	R20, R12, R22, R22
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -4172,8 +4168,8 @@ rows1:
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R20, rows1_tail
-	MOVD	R20, R21
+	CBZ	R15, rows1_tail
+	MOVD	R15, R19
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -4191,11 +4187,11 @@ rows1_loop:
 	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
 	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
 	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
-	SUBS	$1, R21, R21
+	SUBS	$1, R19, R19
 	BNE	rows1_loop
 
 rows1_tail:
-	TBZ	$2, R15, rows1_ones
+	TBZ	$2, R14, rows1_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
@@ -4208,7 +4204,7 @@ rows1_tail:
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
 
 rows1_ones:
-	ANDS	$3, R15, R21
+	ANDS	$3, R14, R19
 	BEQ	rows1_sum
 
 rows1_one:
@@ -4222,7 +4218,7 @@ rows1_one:
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	SUBS	$1, R21, R21
+	SUBS	$1, R19, R19
 	BNE	rows1_one
 
 rows1_sum:
@@ -4238,7 +4234,7 @@ rows1_sum:
 	WORD	$0x6e23d463 // faddp v3.4s, v3.4s, v3.4s
 	WORD	$0x7e30d863 // faddp s3, v3.2s
 	WORD	$0xbc004543 // str s3, [x10], #4
-	SUB	$1, R14
+	SUB	$1, R13
 	B	rows1
 
 done:
@@ -4483,21 +4479,21 @@ TEXT ·dots1F16NEON(SB), NOSPLIT, $0-96
 	MOVD	rows+32(FP), R3
 	MOVD	n+48(FP), R4
 	MOVD	dim+56(FP), R5
-	LSL	$1, R5, R6
-	LSR	$3, R5, R7
+	LSR	$3, R5, R6
+	LSL	$1, R5, R8
 
 rows8:
 	CMP	$8, R4
 	BLT	rows4
 	MOVD	R3, R9
-	ADD	R6, R9, R10
-	ADD	R6, R10, R11
-	ADD	R6, R11, R12
-	ADD	R6, R12, R13
-	ADD	R6, R13, R14
-	ADD	R6, R14, R15
-	ADD	R6, R15, R19
-	ADD	R6, R19, R3
+	ADD	R8, R9, R10
+	ADD	R8, R10, R11
+	ADD	R8, R11, R12
+	ADD	R8, R12, R13
+	ADD	R8, R13, R14
+	ADD	R8, R14, R15
+	ADD	R8, R15, R19
+	ADD	R8, R19, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
@@ -4507,8 +4503,8 @@ rows8:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R7, rows8_tail
-	MOVD	R7, R8
+	CBZ	R6, rows8_tail
+	MOVD	R6, R7
 
 rows8_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -4552,7 +4548,7 @@ rows8_loop:
 	WORD	$0x4e31cea5 // fmla v5.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee6 // fmla v6.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf27 // fmla v7.4s, v25.4s, v17.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows8_loop
 
 rows8_tail:
@@ -4584,7 +4580,7 @@ rows8_tail:
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 
 rows8_ones:
-	ANDS	$3, R5, R8
+	ANDS	$3, R5, R7
 	BEQ	rows8_sum
 
 rows8_one:
@@ -4613,7 +4609,7 @@ rows8_one:
 	WORD	$0x7c402672 // ldr h18, [x19], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows8_one
 
 rows8_sum:
@@ -4632,17 +4628,17 @@ rows4:
 	CMP	$4, R4
 	BLT	rows1
 	MOVD	R3, R9
-	ADD	R6, R9, R10
-	ADD	R6, R10, R11
-	ADD	R6, R11, R12
-	ADD	R6, R12, R3
+	ADD	R8, R9, R10
+	ADD	R8, R10, R11
+	ADD	R8, R11, R12
+	ADD	R8, R12, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R7, rows4_tail
-	MOVD	R7, R8
+	CBZ	R6, rows4_tail
+	MOVD	R6, R7
 
 rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -4666,7 +4662,7 @@ rows4_loop:
 	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows4_loop
 
 rows4_tail:
@@ -4686,7 +4682,7 @@ rows4_tail:
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
 
 rows4_ones:
-	ANDS	$3, R5, R8
+	ANDS	$3, R5, R7
 	BEQ	rows4_sum
 
 rows4_one:
@@ -4703,7 +4699,7 @@ rows4_one:
 	WORD	$0x7c402592 // ldr h18, [x12], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows4_one
 
 rows4_sum:
@@ -4718,11 +4714,11 @@ rows1:
 	CMP	$1, R4
 	BLT	done
 	MOVD	R3, R9
-	ADD	R6, R9, R3
+	ADD	R8, R9, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
-	CBZ	R7, rows1_tail
-	MOVD	R7, R8
+	CBZ	R6, rows1_tail
+	MOVD	R6, R7
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -4731,7 +4727,7 @@ rows1_loop:
 	WORD	$0x4e217a73 // fcvtl2 v19.4s, v19.8h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
 	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows1_loop
 
 rows1_tail:
@@ -4742,7 +4738,7 @@ rows1_tail:
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
 
 rows1_ones:
-	ANDS	$3, R5, R8
+	ANDS	$3, R5, R7
 	BEQ	rows1_sum
 
 rows1_one:
@@ -4750,7 +4746,7 @@ rows1_one:
 	WORD	$0x7c402532 // ldr h18, [x9], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	SUBS	$1, R8, R8
+	SUBS	$1, R7, R7
 	BNE	rows1_one
 
 rows1_sum:
@@ -4772,21 +4768,22 @@ TEXT ·dots2F16NEON(SB), NOSPLIT, $0-96
 	MOVD	rows+32(FP), R6
 	MOVD	n+48(FP), R7
 	MOVD	dim+56(FP), R8
-	LSL	$1, R8, R9
-	LSR	$3, R8, R10
+	LSR	$3, R8, R9
+	LSL	$1, R8, R11
 
 rows8:
 	CMP	$8, R7
 	BLT	rows4
-	MOVD	R6, R12
-	ADD	R9, R12, R13
-	ADD	R9, R13, R14
-	ADD	R9, R14, R15
-	ADD	R9, R15, R19
-	ADD	R9, R19, R20
-	ADD	R9, R20, R21
-	ADD	R9, R21, R22
-	ADD	R9, R22, R6
+	MOVD	R6, R13
+	ADD	R11, R13, R14
+	ADD	R11, R14, R15
+	ADD	R11, R15, R19
+	ADD	R11, R19, R20
+	ADD	R11, R20, R21
+	ADD	R11, R21, R22
+	ADD	R11, R22, R23
+	ADD	R11, R23, R6
+	ADD	$4096, R13, R12
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -4805,30 +4802,25 @@ rows8:
 	WORD	$0x6f00e40d // movi v13.2d, #0
 	WORD	$0x6f00e40e // movi v14.2d, #0
 	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R10, rows8_tail
-	MOVD	R10, R11
+	CBZ	R9, rows8_tail
+	MOVD	R9, R10
 
 rows8_loop:
-	WORD	$0xf9880180 // prfm pldl1keep, [x12, #4096]
-	WORD	$0xf98801a0 // prfm pldl1keep, [x13, #4096]
-	WORD	$0xf98801c0 // prfm pldl1keep, [x14, #4096]
-	WORD	$0xf98801e0 // prfm pldl1keep, [x15, #4096]
-	WORD	$0xf9880260 // prfm pldl1keep, [x19, #4096]
-	WORD	$0xf9880280 // prfm pldl1keep, [x20, #4096]
-	WORD	$0xf98802a0 // prfm pldl1keep, [x21, #4096]
-	WORD	$0xf98802c0 // prfm pldl1keep, [x22, #4096]
+	WORD	$0xf9800180 // prfm pldl1keep, [x12, #0]
+	WORD	$0xf9802180 // prfm pldl1keep, [x12, #64]
+	ADD	$128, R12
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0x3cc10595 // ldr q21, [x12], #16
+	WORD	$0x3cc105b5 // ldr q21, [x13], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
-	WORD	$0x3cc105b7 // ldr q23, [x13], #16
+	WORD	$0x3cc105d7 // ldr q23, [x14], #16
 	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
 	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
-	WORD	$0x3cc105d9 // ldr q25, [x14], #16
+	WORD	$0x3cc105f9 // ldr q25, [x15], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
-	WORD	$0x3cc105fb // ldr q27, [x15], #16
+	WORD	$0x3cc1067b // ldr q27, [x19], #16
 	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
 	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
@@ -4847,16 +4839,16 @@ rows8_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	WORD	$0x3cc10675 // ldr q21, [x19], #16
+	WORD	$0x3cc10695 // ldr q21, [x20], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
-	WORD	$0x3cc10697 // ldr q23, [x20], #16
+	WORD	$0x3cc106b7 // ldr q23, [x21], #16
 	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
 	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
-	WORD	$0x3cc106b9 // ldr q25, [x21], #16
+	WORD	$0x3cc106d9 // ldr q25, [x22], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
-	WORD	$0x3cc106db // ldr q27, [x22], #16
+	WORD	$0x3cc106fb // ldr q27, [x23], #16
 	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
 	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
@@ -4875,86 +4867,86 @@ rows8_loop:
 	WORD	$0x4e33cf2d // fmla v13.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf6e // fmla v14.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf6f // fmla v15.4s, v27.4s, v19.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows8_loop
 
 rows8_tail:
 	TBZ	$2, R8, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0xfc408594 // ldr d20, [x12], #8
+	WORD	$0xfc4085b4 // ldr d20, [x13], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0xfc4085b4 // ldr d20, [x13], #8
+	WORD	$0xfc4085d4 // ldr d20, [x14], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0xfc408674 // ldr d20, [x19], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0xfc408674 // ldr d20, [x19], #8
+	WORD	$0xfc408694 // ldr d20, [x20], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0xfc408694 // ldr d20, [x20], #8
+	WORD	$0xfc4086b4 // ldr d20, [x21], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0xfc4086b4 // ldr d20, [x21], #8
+	WORD	$0xfc4086d4 // ldr d20, [x22], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0xfc4086d4 // ldr d20, [x22], #8
+	WORD	$0xfc4086f4 // ldr d20, [x23], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
 
 rows8_ones:
-	ANDS	$3, R8, R11
+	ANDS	$3, R8, R10
 	BEQ	rows8_sum
 
 rows8_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0x7c402594 // ldr h20, [x12], #2
+	WORD	$0x7c4025b4 // ldr h20, [x13], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x7c4025b4 // ldr h20, [x13], #2
+	WORD	$0x7c4025d4 // ldr h20, [x14], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x7c402674 // ldr h20, [x19], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0x7c402674 // ldr h20, [x19], #2
+	WORD	$0x7c402694 // ldr h20, [x20], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0x7c402694 // ldr h20, [x20], #2
+	WORD	$0x7c4026b4 // ldr h20, [x21], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0x7c4026b4 // ldr h20, [x21], #2
+	WORD	$0x7c4026d4 // ldr h20, [x22], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0x7c4026d4 // ldr h20, [x22], #2
+	WORD	$0x7c4026f4 // ldr h20, [x23], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows8_one
 
 rows8_sum:
@@ -4980,11 +4972,12 @@ rows8_sum:
 rows4:
 	CMP	$4, R7
 	BLT	rows1
-	MOVD	R6, R12
-	ADD	R9, R12, R13
-	ADD	R9, R13, R14
-	ADD	R9, R14, R15
-	ADD	R9, R15, R6
+	MOVD	R6, R13
+	ADD	R11, R13, R14
+	ADD	R11, R14, R15
+	ADD	R11, R15, R19
+	ADD	R11, R19, R6
+	ADD	$4096, R13, R12
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -4995,26 +4988,24 @@ rows4:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R10, rows4_tail
-	MOVD	R10, R11
+	CBZ	R9, rows4_tail
+	MOVD	R9, R10
 
 rows4_loop:
-	WORD	$0xf9880180 // prfm pldl1keep, [x12, #4096]
-	WORD	$0xf98801a0 // prfm pldl1keep, [x13, #4096]
-	WORD	$0xf98801c0 // prfm pldl1keep, [x14, #4096]
-	WORD	$0xf98801e0 // prfm pldl1keep, [x15, #4096]
+	WORD	$0xf9800180 // prfm pldl1keep, [x12, #0]
+	ADD	$64, R12
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0x3cc10595 // ldr q21, [x12], #16
+	WORD	$0x3cc105b5 // ldr q21, [x13], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
-	WORD	$0x3cc105b7 // ldr q23, [x13], #16
+	WORD	$0x3cc105d7 // ldr q23, [x14], #16
 	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
 	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
-	WORD	$0x3cc105d9 // ldr q25, [x14], #16
+	WORD	$0x3cc105f9 // ldr q25, [x15], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
-	WORD	$0x3cc105fb // ldr q27, [x15], #16
+	WORD	$0x3cc1067b // ldr q27, [x19], #16
 	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
 	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
@@ -5033,54 +5024,54 @@ rows4_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows4_loop
 
 rows4_tail:
 	TBZ	$2, R8, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0xfc408594 // ldr d20, [x12], #8
+	WORD	$0xfc4085b4 // ldr d20, [x13], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0xfc4085b4 // ldr d20, [x13], #8
+	WORD	$0xfc4085d4 // ldr d20, [x14], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0xfc408674 // ldr d20, [x19], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
 
 rows4_ones:
-	ANDS	$3, R8, R11
+	ANDS	$3, R8, R10
 	BEQ	rows4_sum
 
 rows4_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0x7c402594 // ldr h20, [x12], #2
+	WORD	$0x7c4025b4 // ldr h20, [x13], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x7c4025b4 // ldr h20, [x13], #2
+	WORD	$0x7c4025d4 // ldr h20, [x14], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x7c402674 // ldr h20, [x19], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows4_one
 
 rows4_sum:
@@ -5098,49 +5089,50 @@ rows4_sum:
 rows1:
 	CMP	$1, R7
 	BLT	done
-	MOVD	R6, R12
-	ADD	R9, R12, R6
+	MOVD	R6, R13
+	ADD	R11, R13, R6
+	ADD	$4096, R13, R12
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
-	CBZ	R10, rows1_tail
-	MOVD	R10, R11
+	CBZ	R9, rows1_tail
+	MOVD	R9, R10
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0x3cc10595 // ldr q21, [x12], #16
+	WORD	$0x3cc105b5 // ldr q21, [x13], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
 	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows1_loop
 
 rows1_tail:
 	TBZ	$2, R8, rows1_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0xfc408594 // ldr d20, [x12], #8
+	WORD	$0xfc4085b4 // ldr d20, [x13], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 
 rows1_ones:
-	ANDS	$3, R8, R11
+	ANDS	$3, R8, R10
 	BEQ	rows1_sum
 
 rows1_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0x7c402594 // ldr h20, [x12], #2
+	WORD	$0x7c4025b4 // ldr h20, [x13], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	SUBS	$1, R11, R11
+	SUBS	$1, R10, R10
 	BNE	rows1_one
 
 rows1_sum:
@@ -5169,17 +5161,18 @@ TEXT ·dots4F16NEON(SB), NOSPLIT, $0-96
 	MOVD	rows+32(FP), R12
 	MOVD	n+48(FP), R13
 	MOVD	dim+56(FP), R14
-	LSL	$1, R14, R15
-	LSR	$3, R14, R19
+	LSR	$3, R14, R15
+	LSL	$1, R14, R20
 
 rows4:
 	CMP	$4, R13
 	BLT	rows1
-	MOVD	R12, R21
-	ADD	R15, R21, R22
-	ADD	R15, R22, R23
-	ADD	R15, R23, R24
-	ADD	R15, R24, R12
+	MOVD	R12, R22
+	ADD	R20, R22, R23
+	ADD	R20, R23, R24
+	ADD	R20, R24, R25
+	ADD	R20, R25, R12
+	ADD	$4096, R22, R21
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -5200,22 +5193,20 @@ rows4:
 	WORD	$0x6f00e40d // movi v13.2d, #0
 	WORD	$0x6f00e40e // movi v14.2d, #0
 	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R19, rows4_tail
-	MOVD	R19, R20
+	CBZ	R15, rows4_tail
+	MOVD	R15, R19
 
 rows4_loop:
-	WORD	$0xf98802a0 // prfm pldl1keep, [x21, #4096]
-	WORD	$0xf98802c0 // prfm pldl1keep, [x22, #4096]
-	WORD	$0xf98802e0 // prfm pldl1keep, [x23, #4096]
-	WORD	$0xf9880300 // prfm pldl1keep, [x24, #4096]
+	WORD	$0xf98002a0 // prfm pldl1keep, [x21, #0]
+	ADD	$64, R21
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
 	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
 	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
-	WORD	$0x3cc106b9 // ldr q25, [x21], #16
+	WORD	$0x3cc106d9 // ldr q25, [x22], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
-	WORD	$0x3cc106db // ldr q27, [x22], #16
+	WORD	$0x3cc106fb // ldr q27, [x23], #16
 	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
 	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
@@ -5234,10 +5225,10 @@ rows4_loop:
 	WORD	$0x4e33cf65 // fmla v5.4s, v27.4s, v19.4s
 	WORD	$0x4e35cf66 // fmla v6.4s, v27.4s, v21.4s
 	WORD	$0x4e37cf67 // fmla v7.4s, v27.4s, v23.4s
-	WORD	$0x3cc106f9 // ldr q25, [x23], #16
+	WORD	$0x3cc10719 // ldr q25, [x24], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
-	WORD	$0x3cc1071b // ldr q27, [x24], #16
+	WORD	$0x3cc1073b // ldr q27, [x25], #16
 	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
 	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
@@ -5256,7 +5247,7 @@ rows4_loop:
 	WORD	$0x4e33cf6d // fmla v13.4s, v27.4s, v19.4s
 	WORD	$0x4e35cf6e // fmla v14.4s, v27.4s, v21.4s
 	WORD	$0x4e37cf6f // fmla v15.4s, v27.4s, v23.4s
-	SUBS	$1, R20, R20
+	SUBS	$1, R19, R19
 	BNE	rows4_loop
 
 rows4_tail:
@@ -5265,25 +5256,25 @@ rows4_tail:
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
 	WORD	$0x3cc10576 // ldr q22, [x11], #16
-	WORD	$0xfc4086b8 // ldr d24, [x21], #8
+	WORD	$0xfc4086d8 // ldr d24, [x22], #8
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0xfc4086d8 // ldr d24, [x22], #8
+	WORD	$0xfc4086f8 // ldr d24, [x23], #8
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
-	WORD	$0xfc4086f8 // ldr d24, [x23], #8
+	WORD	$0xfc408718 // ldr d24, [x24], #8
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
-	WORD	$0xfc408718 // ldr d24, [x24], #8
+	WORD	$0xfc408738 // ldr d24, [x25], #8
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
@@ -5291,7 +5282,7 @@ rows4_tail:
 	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
 
 rows4_ones:
-	ANDS	$3, R14, R20
+	ANDS	$3, R14, R19
 	BEQ	rows4_sum
 
 rows4_one:
@@ -5299,31 +5290,31 @@ rows4_one:
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
 	WORD	$0xbc404514 // ldr s20, [x8], #4
 	WORD	$0xbc404576 // ldr s22, [x11], #4
-	WORD	$0x7c4026b8 // ldr h24, [x21], #2
+	WORD	$0x7c4026d8 // ldr h24, [x22], #2
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0x7c4026d8 // ldr h24, [x22], #2
+	WORD	$0x7c4026f8 // ldr h24, [x23], #2
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
-	WORD	$0x7c4026f8 // ldr h24, [x23], #2
+	WORD	$0x7c402718 // ldr h24, [x24], #2
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
-	WORD	$0x7c402718 // ldr h24, [x24], #2
+	WORD	$0x7c402738 // ldr h24, [x25], #2
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
-	SUBS	$1, R20, R20
+	SUBS	$1, R19, R19
 	BNE	rows4_one
 
 rows4_sum:
@@ -5349,8 +5340,9 @@ rows4_sum:
 rows1:
 	CMP	$1, R13
 	BLT	done
-	MOVD	R12, R21
-	ADD	R15, R21, R12
+	MOVD	R12, R22
+	ADD	R20, R22, R12
+	ADD	$4096, R22, R21
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -5359,15 +5351,15 @@ rows1:
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R19, rows1_tail
-	MOVD	R19, R20
+	CBZ	R15, rows1_tail
+	MOVD	R15, R19
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
 	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
 	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
-	WORD	$0x3cc106b9 // ldr q25, [x21], #16
+	WORD	$0x3cc106d9 // ldr q25, [x22], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
@@ -5378,7 +5370,7 @@ rows1_loop:
 	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
 	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
 	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
-	SUBS	$1, R20, R20
+	SUBS	$1, R19, R19
 	BNE	rows1_loop
 
 rows1_tail:
@@ -5387,7 +5379,7 @@ rows1_tail:
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
 	WORD	$0x3cc10576 // ldr q22, [x11], #16
-	WORD	$0xfc4086b8 // ldr d24, [x21], #8
+	WORD	$0xfc4086d8 // ldr d24, [x22], #8
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
@@ -5395,7 +5387,7 @@ rows1_tail:
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
 
 rows1_ones:
-	ANDS	$3, R14, R20
+	ANDS	$3, R14, R19
 	BEQ	rows1_sum
 
 rows1_one:
@@ -5403,13 +5395,13 @@ rows1_one:
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
 	WORD	$0xbc404514 // ldr s20, [x8], #4
 	WORD	$0xbc404576 // ldr s22, [x11], #4
-	WORD	$0x7c4026b8 // ldr h24, [x21], #2
+	WORD	$0x7c4026d8 // ldr h24, [x22], #2
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	SUBS	$1, R20, R20
+	SUBS	$1, R19, R19
 	BNE	rows1_one
 
 rows1_sum:
@@ -5666,31 +5658,31 @@ TEXT ·dots1F16ListNEON(SB), NOSPLIT, $0-96
 	MOVD	q0+0(FP), R0
 	MOVD	o0+64(FP), R1
 	MOVD	rows+32(FP), R3
-	MOVD	ids+40(FP), R4
-	MOVD	n+48(FP), R5
-	MOVD	dim+56(FP), R6
-	LSL	$1, R6, R7
-	LSR	$3, R6, R8
+	MOVD	n+48(FP), R4
+	MOVD	dim+56(FP), R5
+	LSR	$3, R5, R6
+	LSL	$1, R5, R8
+	MOVD	ids+40(FP), R9
 
 rows8:
-	CMP	$8, R5
+	CMP	$8, R4
 	BLT	rows4
-	MOVWU.P	4(R4), R10
-	MADD	R7, R3, R10, R10
-	MOVWU.P	4(R4), R11
-	MADD	R7, R3, R11, R11
-	MOVWU.P	4(R4), R12
-	MADD	R7, R3, R12, R12
-	MOVWU.P	4(R4), R13
-	MADD	R7, R3, R13, R13
-	MOVWU.P	4(R4), R14
-	MADD	R7, R3, R14, R14
-	MOVWU.P	4(R4), R15
-	MADD	R7, R3, R15, R15
-	MOVWU.P	4(R4), R19
-	MADD	R7, R3, R19, R19
-	MOVWU.P	4(R4), R20
-	MADD	R7, R3, R20, R20
+	MOVWU.P	4(R9), R10
+	MADD	R8, R3, R10, R10
+	MOVWU.P	4(R9), R11
+	MADD	R8, R3, R11, R11
+	MOVWU.P	4(R9), R12
+	MADD	R8, R3, R12, R12
+	MOVWU.P	4(R9), R13
+	MADD	R8, R3, R13, R13
+	MOVWU.P	4(R9), R14
+	MADD	R8, R3, R14, R14
+	MOVWU.P	4(R9), R15
+	MADD	R8, R3, R15, R15
+	MOVWU.P	4(R9), R19
+	MADD	R8, R3, R19, R19
+	MOVWU.P	4(R9), R20
+	MADD	R8, R3, R20, R20
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
@@ -5700,8 +5692,8 @@ rows8:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R8, rows8_tail
-	MOVD	R8, R9
+	CBZ	R6, rows8_tail
+	MOVD	R6, R7
 
 rows8_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -5745,11 +5737,11 @@ rows8_loop:
 	WORD	$0x4e31cea5 // fmla v5.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee6 // fmla v6.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf27 // fmla v7.4s, v25.4s, v17.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows8_loop
 
 rows8_tail:
-	TBZ	$2, R6, rows8_ones
+	TBZ	$2, R5, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0xfc408552 // ldr d18, [x10], #8
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
@@ -5777,7 +5769,7 @@ rows8_tail:
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 
 rows8_ones:
-	ANDS	$3, R6, R9
+	ANDS	$3, R5, R7
 	BEQ	rows8_sum
 
 rows8_one:
@@ -5806,7 +5798,7 @@ rows8_one:
 	WORD	$0x7c402692 // ldr h18, [x20], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows8_one
 
 rows8_sum:
@@ -5818,27 +5810,27 @@ rows8_sum:
 	WORD	$0x6e27d4c6 // faddp v6.4s, v6.4s, v7.4s
 	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
 	WORD	$0x3c810424 // str q4, [x1], #16
-	SUB	$8, R5
+	SUB	$8, R4
 	B	rows8
 
 rows4:
-	CMP	$4, R5
+	CMP	$4, R4
 	BLT	rows1
-	MOVWU.P	4(R4), R10
-	MADD	R7, R3, R10, R10
-	MOVWU.P	4(R4), R11
-	MADD	R7, R3, R11, R11
-	MOVWU.P	4(R4), R12
-	MADD	R7, R3, R12, R12
-	MOVWU.P	4(R4), R13
-	MADD	R7, R3, R13, R13
+	MOVWU.P	4(R9), R10
+	MADD	R8, R3, R10, R10
+	MOVWU.P	4(R9), R11
+	MADD	R8, R3, R11, R11
+	MOVWU.P	4(R9), R12
+	MADD	R8, R3, R12, R12
+	MOVWU.P	4(R9), R13
+	MADD	R8, R3, R13, R13
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R8, rows4_tail
-	MOVD	R8, R9
+	CBZ	R6, rows4_tail
+	MOVD	R6, R7
 
 rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -5862,11 +5854,11 @@ rows4_loop:
 	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows4_loop
 
 rows4_tail:
-	TBZ	$2, R6, rows4_ones
+	TBZ	$2, R5, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0xfc408552 // ldr d18, [x10], #8
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
@@ -5882,7 +5874,7 @@ rows4_tail:
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
 
 rows4_ones:
-	ANDS	$3, R6, R9
+	ANDS	$3, R5, R7
 	BEQ	rows4_sum
 
 rows4_one:
@@ -5899,7 +5891,7 @@ rows4_one:
 	WORD	$0x7c4025b2 // ldr h18, [x13], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows4_one
 
 rows4_sum:
@@ -5907,18 +5899,18 @@ rows4_sum:
 	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
 	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
 	WORD	$0x3c810420 // str q0, [x1], #16
-	SUB	$4, R5
+	SUB	$4, R4
 	B	rows4
 
 rows1:
-	CMP	$1, R5
+	CMP	$1, R4
 	BLT	done
-	MOVWU.P	4(R4), R10
-	MADD	R7, R3, R10, R10
+	MOVWU.P	4(R9), R10
+	MADD	R8, R3, R10, R10
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
-	CBZ	R8, rows1_tail
-	MOVD	R8, R9
+	CBZ	R6, rows1_tail
+	MOVD	R6, R7
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -5927,18 +5919,18 @@ rows1_loop:
 	WORD	$0x4e217a73 // fcvtl2 v19.4s, v19.8h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
 	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows1_loop
 
 rows1_tail:
-	TBZ	$2, R6, rows1_ones
+	TBZ	$2, R5, rows1_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0xfc408552 // ldr d18, [x10], #8
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
 
 rows1_ones:
-	ANDS	$3, R6, R9
+	ANDS	$3, R5, R7
 	BEQ	rows1_sum
 
 rows1_one:
@@ -5946,14 +5938,14 @@ rows1_one:
 	WORD	$0x7c402552 // ldr h18, [x10], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	SUBS	$1, R9, R9
+	SUBS	$1, R7, R7
 	BNE	rows1_one
 
 rows1_sum:
 	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
 	WORD	$0x7e30d800 // faddp s0, v0.2s
 	WORD	$0xbc004420 // str s0, [x1], #4
-	SUB	$1, R5
+	SUB	$1, R4
 	B	rows1
 
 done:
@@ -5966,31 +5958,31 @@ TEXT ·dots2F16ListNEON(SB), NOSPLIT, $0-96
 	MOVD	q1+8(FP), R3
 	MOVD	o1+72(FP), R4
 	MOVD	rows+32(FP), R6
-	MOVD	ids+40(FP), R7
-	MOVD	n+48(FP), R8
-	MOVD	dim+56(FP), R9
-	LSL	$1, R9, R10
-	LSR	$3, R9, R11
+	MOVD	n+48(FP), R7
+	MOVD	dim+56(FP), R8
+	LSR	$3, R8, R9
+	LSL	$1, R8, R11
+	MOVD	ids+40(FP), R12
 
 rows8:
-	CMP	$8, R8
+	CMP	$8, R7
 	BLT	rows4
-	MOVWU.P	4(R7), R13
-	MADD	R10, R6, R13, R13
-	MOVWU.P	4(R7), R14
-	MADD	R10, R6, R14, R14
-	MOVWU.P	4(R7), R15
-	MADD	R10, R6, R15, R15
-	MOVWU.P	4(R7), R19
-	MADD	R10, R6, R19, R19
-	MOVWU.P	4(R7), R20
-	MADD	R10, R6, R20, R20
-	MOVWU.P	4(R7), R21
-	MADD	R10, R6, R21, R21
-	MOVWU.P	4(R7), R22
-	MADD	R10, R6, R22, R22
-	MOVWU.P	4(R7), R23
-	MADD	R10, R6, R23, R23
+	MOVWU.P	4(R12), R13
+	MADD	R11, R6, R13, R13
+	MOVWU.P	4(R12), R14
+	MADD	R11, R6, R14, R14
+	MOVWU.P	4(R12), R15
+	MADD	R11, R6, R15, R15
+	MOVWU.P	4(R12), R19
+	MADD	R11, R6, R19, R19
+	MOVWU.P	4(R12), R20
+	MADD	R11, R6, R20, R20
+	MOVWU.P	4(R12), R21
+	MADD	R11, R6, R21, R21
+	MOVWU.P	4(R12), R22
+	MADD	R11, R6, R22, R22
+	MOVWU.P	4(R12), R23
+	MADD	R11, R6, R23, R23
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -6009,8 +6001,8 @@ rows8:
 	WORD	$0x6f00e40d // movi v13.2d, #0
 	WORD	$0x6f00e40e // movi v14.2d, #0
 	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R11, rows8_tail
-	MOVD	R11, R12
+	CBZ	R9, rows8_tail
+	MOVD	R9, R10
 
 rows8_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -6071,11 +6063,11 @@ rows8_loop:
 	WORD	$0x4e33cf2d // fmla v13.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf6e // fmla v14.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf6f // fmla v15.4s, v27.4s, v19.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows8_loop
 
 rows8_tail:
-	TBZ	$2, R9, rows8_ones
+	TBZ	$2, R8, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0xfc4085b4 // ldr d20, [x13], #8
@@ -6112,7 +6104,7 @@ rows8_tail:
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
 
 rows8_ones:
-	ANDS	$3, R9, R12
+	ANDS	$3, R8, R10
 	BEQ	rows8_sum
 
 rows8_one:
@@ -6150,7 +6142,7 @@ rows8_one:
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows8_one
 
 rows8_sum:
@@ -6170,20 +6162,20 @@ rows8_sum:
 	WORD	$0x6e2fd5ad // faddp v13.4s, v13.4s, v15.4s
 	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
 	WORD	$0x3c810489 // str q9, [x4], #16
-	SUB	$8, R8
+	SUB	$8, R7
 	B	rows8
 
 rows4:
-	CMP	$4, R8
+	CMP	$4, R7
 	BLT	rows1
-	MOVWU.P	4(R7), R13
-	MADD	R10, R6, R13, R13
-	MOVWU.P	4(R7), R14
-	MADD	R10, R6, R14, R14
-	MOVWU.P	4(R7), R15
-	MADD	R10, R6, R15, R15
-	MOVWU.P	4(R7), R19
-	MADD	R10, R6, R19, R19
+	MOVWU.P	4(R12), R13
+	MADD	R11, R6, R13, R13
+	MOVWU.P	4(R12), R14
+	MADD	R11, R6, R14, R14
+	MOVWU.P	4(R12), R15
+	MADD	R11, R6, R15, R15
+	MOVWU.P	4(R12), R19
+	MADD	R11, R6, R19, R19
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -6194,8 +6186,8 @@ rows4:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R11, rows4_tail
-	MOVD	R11, R12
+	CBZ	R9, rows4_tail
+	MOVD	R9, R10
 
 rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -6228,11 +6220,11 @@ rows4_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows4_loop
 
 rows4_tail:
-	TBZ	$2, R9, rows4_ones
+	TBZ	$2, R8, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0xfc4085b4 // ldr d20, [x13], #8
@@ -6253,7 +6245,7 @@ rows4_tail:
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
 
 rows4_ones:
-	ANDS	$3, R9, R12
+	ANDS	$3, R8, R10
 	BEQ	rows4_sum
 
 rows4_one:
@@ -6275,7 +6267,7 @@ rows4_one:
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows4_one
 
 rows4_sum:
@@ -6287,20 +6279,20 @@ rows4_sum:
 	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
 	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
 	WORD	$0x3c810481 // str q1, [x4], #16
-	SUB	$4, R8
+	SUB	$4, R7
 	B	rows4
 
 rows1:
-	CMP	$1, R8
+	CMP	$1, R7
 	BLT	done
-	MOVWU.P	4(R7), R13
-	MADD	R10, R6, R13, R13
+	MOVWU.P	4(R12), R13
+	MADD	R11, R6, R13, R13
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
-	CBZ	R11, rows1_tail
-	MOVD	R11, R12
+	CBZ	R9, rows1_tail
+	MOVD	R9, R10
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -6312,11 +6304,11 @@ rows1_loop:
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
 	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows1_loop
 
 rows1_tail:
-	TBZ	$2, R9, rows1_ones
+	TBZ	$2, R8, rows1_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0xfc4085b4 // ldr d20, [x13], #8
@@ -6325,7 +6317,7 @@ rows1_tail:
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 
 rows1_ones:
-	ANDS	$3, R9, R12
+	ANDS	$3, R8, R10
 	BEQ	rows1_sum
 
 rows1_one:
@@ -6335,7 +6327,7 @@ rows1_one:
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	SUBS	$1, R12, R12
+	SUBS	$1, R10, R10
 	BNE	rows1_one
 
 rows1_sum:
@@ -6345,7 +6337,7 @@ rows1_sum:
 	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
 	WORD	$0x7e30d821 // faddp s1, v1.2s
 	WORD	$0xbc004481 // str s1, [x4], #4
-	SUB	$1, R8
+	SUB	$1, R7
 	B	rows1
 
 done:
@@ -6362,23 +6354,23 @@ TEXT ·dots4F16ListNEON(SB), NOSPLIT, $0-96
 	MOVD	q3+24(FP), R9
 	MOVD	o3+88(FP), R10
 	MOVD	rows+32(FP), R12
-	MOVD	ids+40(FP), R13
-	MOVD	n+48(FP), R14
-	MOVD	dim+56(FP), R15
-	LSL	$1, R15, R19
-	LSR	$3, R15, R20
+	MOVD	n+48(FP), R13
+	MOVD	dim+56(FP), R14
+	LSR	$3, R14, R15
+	LSL	$1, R14, R20
+	MOVD	ids+40(FP), R21
 
 rows4:
-	CMP	$4, R14
+	CMP	$4, R13
 	BLT	rows1
-	MOVWU.P	4(R13), R22
-	MADD	R19, R12, R22, R22
-	MOVWU.P	4(R13), R23
-	MADD	R19, R12, R23, R23
-	MOVWU.P	4(R13), R24
-	MADD	R19, R12, R24, R24
-	MOVWU.P	4(R13), R25
-	MADD	R19, R12, R25, R25
+	MOVWU.P	4(R21), R22
+	MADD	R20, R12, R22, R22
+	MOVWU.P	4(R21), R23
+	MADD	R20, R12, R23, R23
+	MOVWU.P	4(R21), R24
+	MADD	R20, R12, R24, R24
+	MOVWU.P	4(R21), R25
+	MADD	R20, R12, R25, R25
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -6399,8 +6391,8 @@ rows4:
 	WORD	$0x6f00e40d // movi v13.2d, #0
 	WORD	$0x6f00e40e // movi v14.2d, #0
 	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R20, rows4_tail
-	MOVD	R20, R21
+	CBZ	R15, rows4_tail
+	MOVD	R15, R19
 
 rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -6451,11 +6443,11 @@ rows4_loop:
 	WORD	$0x4e33cf6d // fmla v13.4s, v27.4s, v19.4s
 	WORD	$0x4e35cf6e // fmla v14.4s, v27.4s, v21.4s
 	WORD	$0x4e37cf6f // fmla v15.4s, v27.4s, v23.4s
-	SUBS	$1, R21, R21
+	SUBS	$1, R19, R19
 	BNE	rows4_loop
 
 rows4_tail:
-	TBZ	$2, R15, rows4_ones
+	TBZ	$2, R14, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
@@ -6486,7 +6478,7 @@ rows4_tail:
 	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
 
 rows4_ones:
-	ANDS	$3, R15, R21
+	ANDS	$3, R14, R19
 	BEQ	rows4_sum
 
 rows4_one:
@@ -6518,7 +6510,7 @@ rows4_one:
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
-	SUBS	$1, R21, R21
+	SUBS	$1, R19, R19
 	BNE	rows4_one
 
 rows4_sum:
@@ -6538,14 +6530,14 @@ rows4_sum:
 	WORD	$0x6e2fd56b // faddp v11.4s, v11.4s, v15.4s
 	WORD	$0x6e2bd463 // faddp v3.4s, v3.4s, v11.4s
 	WORD	$0x3c810543 // str q3, [x10], #16
-	SUB	$4, R14
+	SUB	$4, R13
 	B	rows4
 
 rows1:
-	CMP	$1, R14
+	CMP	$1, R13
 	BLT	done
-	MOVWU.P	4(R13), R22
-	MADD	R19, R12, R22, R22
+	MOVWU.P	4(R21), R22
+	MADD	R20, R12, R22, R22
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -6554,8 +6546,8 @@ rows1:
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R20, rows1_tail
-	MOVD	R20, R21
+	CBZ	R15, rows1_tail
+	MOVD	R15, R19
 
 rows1_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
@@ -6573,11 +6565,11 @@ rows1_loop:
 	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
 	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
 	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
-	SUBS	$1, R21, R21
+	SUBS	$1, R19, R19
 	BNE	rows1_loop
 
 rows1_tail:
-	TBZ	$2, R15, rows1_ones
+	TBZ	$2, R14, rows1_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
@@ -6590,7 +6582,7 @@ rows1_tail:
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
 
 rows1_ones:
-	ANDS	$3, R15, R21
+	ANDS	$3, R14, R19
 	BEQ	rows1_sum
 
 rows1_one:
@@ -6604,7 +6596,7 @@ rows1_one:
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	SUBS	$1, R21, R21
+	SUBS	$1, R19, R19
 	BNE	rows1_one
 
 rows1_sum:
@@ -6620,7 +6612,7 @@ rows1_sum:
 	WORD	$0x6e23d463 // faddp v3.4s, v3.4s, v3.4s
 	WORD	$0x7e30d863 // faddp s3, v3.2s
 	WORD	$0xbc004543 // str s3, [x10], #4
-	SUB	$1, R14
+	SUB	$1, R13
 	B	rows1
 
 done:
@@ -7086,26 +7078,26 @@ after_singles:
 TEXT ·maxOfNEON(SB), NOSPLIT, $0-20
 	MOVD	x+0(FP), R0
 	MOVD	$constants<>(SB), R1
-	WORD	$0xbd403428 // ldr s8, [x1, #52]
-	WORD	$0x4e040508 // dup v8.4s, v8.s[0]
-	WORD	$0x4ea81d09 // mov v9.16b, v8.16b
-	WORD	$0x4ea81d0a // mov v10.16b, v8.16b
-	WORD	$0x4ea81d0b // mov v11.16b, v8.16b
+	WORD	$0xbd403430 // ldr s16, [x1, #52]
+	WORD	$0x4e040610 // dup v16.4s, v16.s[0]
 	MOVD	n+8(FP), R2
+	WORD	$0x4eb01e11 // mov v17.16b, v16.16b
+	WORD	$0x4eb01e12 // mov v18.16b, v16.16b
+	WORD	$0x4eb01e13 // mov v19.16b, v16.16b
 	SUBS	$16, R2, R2
 	BLT	after_blocks
 
 blocks:
 	WORD	$0xacc10400 // ldp q0, q1, [x0], #32
 	WORD	$0xacc10c02 // ldp q2, q3, [x0], #32
-	WORD	$0x6ea8e404 // fcmgt v4.4s, v0.4s, v8.4s
-	WORD	$0x6ea9e425 // fcmgt v5.4s, v1.4s, v9.4s
-	WORD	$0x6eaae446 // fcmgt v6.4s, v2.4s, v10.4s
-	WORD	$0x6eabe467 // fcmgt v7.4s, v3.4s, v11.4s
-	WORD	$0x6ea41c08 // bit v8.16b, v0.16b, v4.16b
-	WORD	$0x6ea51c29 // bit v9.16b, v1.16b, v5.16b
-	WORD	$0x6ea61c4a // bit v10.16b, v2.16b, v6.16b
-	WORD	$0x6ea71c6b // bit v11.16b, v3.16b, v7.16b
+	WORD	$0x6eb0e404 // fcmgt v4.4s, v0.4s, v16.4s
+	WORD	$0x6eb1e425 // fcmgt v5.4s, v1.4s, v17.4s
+	WORD	$0x6eb2e446 // fcmgt v6.4s, v2.4s, v18.4s
+	WORD	$0x6eb3e467 // fcmgt v7.4s, v3.4s, v19.4s
+	WORD	$0x6ea41c10 // bit v16.16b, v0.16b, v4.16b
+	WORD	$0x6ea51c31 // bit v17.16b, v1.16b, v5.16b
+	WORD	$0x6ea61c52 // bit v18.16b, v2.16b, v6.16b
+	WORD	$0x6ea71c73 // bit v19.16b, v3.16b, v7.16b
 	SUBS	$16, R2, R2
 	BGE	blocks
 
@@ -7116,8 +7108,8 @@ after_blocks:
 
 vectors:
 	WORD	$0x3cc10400 // ldr q0, [x0], #16
-	WORD	$0x6ea8e404 // fcmgt v4.4s, v0.4s, v8.4s
-	WORD	$0x6ea41c08 // bit v8.16b, v0.16b, v4.16b
+	WORD	$0x6eb0e404 // fcmgt v4.4s, v0.4s, v16.4s
+	WORD	$0x6ea41c10 // bit v16.16b, v0.16b, v4.16b
 	SUBS	$4, R2, R2
 	BGE	vectors
 
@@ -7128,18 +7120,18 @@ after_vectors:
 
 singles:
 	WORD	$0x4ddfc800 // ld1r {v0.4s}, [x0], #4
-	WORD	$0x6ea8e404 // fcmgt v4.4s, v0.4s, v8.4s
-	WORD	$0x6ea41c08 // bit v8.16b, v0.16b, v4.16b
+	WORD	$0x6eb0e404 // fcmgt v4.4s, v0.4s, v16.4s
+	WORD	$0x6ea41c10 // bit v16.16b, v0.16b, v4.16b
 	SUBS	$1, R2, R2
 	BGE	singles
 
 after_singles:
 	ADD	$1, R2
-	WORD	$0x4e29f508 // fmax v8.4s, v8.4s, v9.4s
-	WORD	$0x4e2bf54a // fmax v10.4s, v10.4s, v11.4s
-	WORD	$0x4e2af508 // fmax v8.4s, v8.4s, v10.4s
-	WORD	$0x6e30f908 // fmaxv s8, v8.4s
-	FMOVS	F8, ret+16(FP)
+	WORD	$0x4e31f610 // fmax v16.4s, v16.4s, v17.4s
+	WORD	$0x4e33f652 // fmax v18.4s, v18.4s, v19.4s
+	WORD	$0x4e32f610 // fmax v16.4s, v16.4s, v18.4s
+	WORD	$0x6e30fa10 // fmaxv s16, v16.4s
+	FMOVS	F16, ret+16(FP)
 	RET
 
 // func firstAtLeastNEON(x *float32, n int, least float32) int
@@ -7182,7 +7174,7 @@ vectors:
 singles:
 	CBZ	R1, done
 	WORD	$0xbc404400 // ldr s0, [x0], #4
-	WORD	$0x6e30e400 // fcmge v0.4s, v0.4s, v16.4s
+	WORD	$0x7e30e400 // fcmge s0, s0, s16
 	WORD	$0x1e260002 // fmov w2, s0
 	CBNZ	R2, done
 	SUB	$1, R1
@@ -7201,28 +7193,28 @@ done:
 
 // func expSumNEON(x *float32, n int, shift float32) float32
 TEXT ·expSumNEON(SB), NOSPLIT, $0-28
-	MOVD	x+0(FP), R0
-	MOVD	x+0(FP), R1
-	MOVD	$constants<>(SB), R2
-	WORD	$0x3dc00058 // ldr q24, [x2, #0]
-	WORD	$0x3dc00459 // ldr q25, [x2, #16]
-	WORD	$0xbd40205a // ldr s26, [x2, #32]
-	WORD	$0x4e04075a // dup v26.4s, v26.s[0]
-	WORD	$0xbd40245b // ldr s27, [x2, #36]
-	WORD	$0x4e04077b // dup v27.4s, v27.s[0]
-	WORD	$0xbd40285c // ldr s28, [x2, #40]
-	WORD	$0x4e04079c // dup v28.4s, v28.s[0]
-	WORD	$0xbd402c5d // ldr s29, [x2, #44]
-	WORD	$0x4e0407bd // dup v29.4s, v29.s[0]
-	WORD	$0xbd40305e // ldr s30, [x2, #48]
-	WORD	$0x4e0407de // dup v30.4s, v30.s[0]
 	FMOVS	shift+16(FP), F16
 	WORD	$0x4e040610 // dup v16.4s, v16.s[0]
+	MOVD	x+0(FP), R0
+	MOVD	x+0(FP), R1
+	MOVD	n+8(FP), R2
+	MOVD	$constants<>(SB), R3
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x3dc00479 // ldr q25, [x3, #16]
+	WORD	$0xbd40207a // ldr s26, [x3, #32]
+	WORD	$0x4e04075a // dup v26.4s, v26.s[0]
+	WORD	$0xbd40247b // ldr s27, [x3, #36]
+	WORD	$0x4e04077b // dup v27.4s, v27.s[0]
+	WORD	$0xbd40287c // ldr s28, [x3, #40]
+	WORD	$0x4e04079c // dup v28.4s, v28.s[0]
+	WORD	$0xbd402c7d // ldr s29, [x3, #44]
+	WORD	$0x4e0407bd // dup v29.4s, v29.s[0]
+	WORD	$0xbd40307e // ldr s30, [x3, #48]
+	WORD	$0x4e0407de // dup v30.4s, v30.s[0]
 	WORD	$0x6f00e411 // movi v17.2d, #0
 	WORD	$0x6f00e412 // movi v18.2d, #0
 	WORD	$0x6f00e413 // movi v19.2d, #0
-	MOVD	n+8(FP), R3
-	SUBS	$8, R3, R3
+	SUBS	$8, R2, R2
 	BLT	after_blocks
 
 blocks:
@@ -7282,12 +7274,12 @@ blocks:
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0x4e20d631 // fadd v17.4s, v17.4s, v0.4s
 	WORD	$0x4e21d652 // fadd v18.4s, v18.4s, v1.4s
-	SUBS	$8, R3, R3
+	SUBS	$8, R2, R2
 	BGE	blocks
 
 after_blocks:
-	ADD	$8, R3
-	SUBS	$4, R3, R3
+	ADD	$8, R2
+	SUBS	$4, R2, R2
 	BLT	after_vectors
 
 vectors:
@@ -7320,12 +7312,12 @@ vectors:
 	WORD	$0x4e6a1c00 // bic v0.16b, v0.16b, v10.16b
 	WORD	$0x3c810420 // str q0, [x1], #16
 	WORD	$0x4e20d631 // fadd v17.4s, v17.4s, v0.4s
-	SUBS	$4, R3, R3
+	SUBS	$4, R2, R2
 	BGE	vectors
 
 after_vectors:
-	ADD	$4, R3
-	SUBS	$1, R3, R3
+	ADD	$4, R2
+	SUBS	$1, R2, R2
 	BLT	after_singles
 
 singles:
@@ -7358,11 +7350,11 @@ singles:
 	WORD	$0x4e6a1c00 // bic v0.16b, v0.16b, v10.16b
 	WORD	$0xbc004420 // str s0, [x1], #4
 	WORD	$0x1e202a73 // fadd s19, s19, s0
-	SUBS	$1, R3, R3
+	SUBS	$1, R2, R2
 	BGE	singles
 
 after_singles:
-	ADD	$1, R3
+	ADD	$1, R2
 	WORD	$0x4e32d631 // fadd v17.4s, v17.4s, v18.4s
 	WORD	$0x6e31d631 // faddp v17.4s, v17.4s, v17.4s
 	WORD	$0x7e30da31 // faddp s17, v17.2s
@@ -7735,4 +7727,8761 @@ singles:
 
 after_singles:
 	ADD	$1, R6
+	RET
+
+// func estimate1x1NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate1x1NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	blocks+48(FP), R3
+	MOVD	n+56(FP), R4
+	MOVD	groups+64(FP), R5
+	WORD	$0x4f00e43e // movi v30.16b, #1
+
+block:
+	CBZ	R4, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R5, R6
+
+group:
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x6f0f0711 // ushr v17.16b, v24.16b, #1
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x6f0e0712 // ushr v18.16b, v24.16b, #2
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x6f0d0713 // ushr v19.16b, v24.16b, #3
+	WORD	$0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x6f0c0714 // ushr v20.16b, v24.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x6f0b0715 // ushr v21.16b, v24.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x6f0a0716 // ushr v22.16b, v24.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x6f090717 // ushr v23.16b, v24.16b, #7
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b20 // sadalp v0.4s, v25.8h
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x6f0f0711 // ushr v17.16b, v24.16b, #1
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x6f0e0712 // ushr v18.16b, v24.16b, #2
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x6f0d0713 // ushr v19.16b, v24.16b, #3
+	WORD	$0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x6f0c0714 // ushr v20.16b, v24.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x6f0b0715 // ushr v21.16b, v24.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x6f0a0716 // ushr v22.16b, v24.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x6f090717 // ushr v23.16b, v24.16b, #7
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b21 // sadalp v1.4s, v25.8h
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x6f0f0711 // ushr v17.16b, v24.16b, #1
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x6f0e0712 // ushr v18.16b, v24.16b, #2
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x6f0d0713 // ushr v19.16b, v24.16b, #3
+	WORD	$0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x6f0c0714 // ushr v20.16b, v24.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x6f0b0715 // ushr v21.16b, v24.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x6f0a0716 // ushr v22.16b, v24.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x6f090717 // ushr v23.16b, v24.16b, #7
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b22 // sadalp v2.4s, v25.8h
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x6f0f0711 // ushr v17.16b, v24.16b, #1
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x6f0e0712 // ushr v18.16b, v24.16b, #2
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x6f0d0713 // ushr v19.16b, v24.16b, #3
+	WORD	$0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x6f0c0714 // ushr v20.16b, v24.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x6f0b0715 // ushr v21.16b, v24.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x6f0a0716 // ushr v22.16b, v24.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x6f090717 // ushr v23.16b, v24.16b, #7
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b23 // sadalp v3.4s, v25.8h
+	ADD	$64, R3
+	SUBS	$1, R6, R6
+	BNE	group
+	WORD	$0xacc15474 // ldp q20, q21, [x3], #32
+	WORD	$0xacc15c76 // ldp q22, q23, [x3], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	SUB	$1, R4
+	B	block
+
+done:
+	RET
+
+// func estimate1x2NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate1x2NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	blocks+48(FP), R6
+	MOVD	n+56(FP), R7
+	MOVD	groups+64(FP), R8
+	WORD	$0x4f00e43e // movi v30.16b, #1
+
+block:
+	CBZ	R7, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R8, R9
+
+group:
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x6f0f0711 // ushr v17.16b, v24.16b, #1
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x6f0e0712 // ushr v18.16b, v24.16b, #2
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x6f0d0713 // ushr v19.16b, v24.16b, #3
+	WORD	$0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x6f0c0714 // ushr v20.16b, v24.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x6f0b0715 // ushr v21.16b, v24.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x6f0a0716 // ushr v22.16b, v24.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x6f090717 // ushr v23.16b, v24.16b, #7
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b20 // sadalp v0.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b24 // sadalp v4.4s, v25.8h
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x6f0f0711 // ushr v17.16b, v24.16b, #1
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x6f0e0712 // ushr v18.16b, v24.16b, #2
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x6f0d0713 // ushr v19.16b, v24.16b, #3
+	WORD	$0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x6f0c0714 // ushr v20.16b, v24.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x6f0b0715 // ushr v21.16b, v24.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x6f0a0716 // ushr v22.16b, v24.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x6f090717 // ushr v23.16b, v24.16b, #7
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b21 // sadalp v1.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b25 // sadalp v5.4s, v25.8h
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x6f0f0711 // ushr v17.16b, v24.16b, #1
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x6f0e0712 // ushr v18.16b, v24.16b, #2
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x6f0d0713 // ushr v19.16b, v24.16b, #3
+	WORD	$0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x6f0c0714 // ushr v20.16b, v24.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x6f0b0715 // ushr v21.16b, v24.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x6f0a0716 // ushr v22.16b, v24.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x6f090717 // ushr v23.16b, v24.16b, #7
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b22 // sadalp v2.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b26 // sadalp v6.4s, v25.8h
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x6f0f0711 // ushr v17.16b, v24.16b, #1
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x6f0e0712 // ushr v18.16b, v24.16b, #2
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x6f0d0713 // ushr v19.16b, v24.16b, #3
+	WORD	$0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x6f0c0714 // ushr v20.16b, v24.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x6f0b0715 // ushr v21.16b, v24.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x6f0a0716 // ushr v22.16b, v24.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x6f090717 // ushr v23.16b, v24.16b, #7
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b23 // sadalp v3.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b27 // sadalp v7.4s, v25.8h
+	ADD	$64, R6
+	SUBS	$1, R9, R9
+	BNE	group
+	WORD	$0xacc154d4 // ldp q20, q21, [x6], #32
+	WORD	$0xacc15cd6 // ldp q22, q23, [x6], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	SUB	$1, R7
+	B	block
+
+done:
+	RET
+
+// func estimate1x4NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate1x4NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	q2+16(FP), R6
+	MOVD	o2+88(FP), R7
+	MOVD	q3+24(FP), R9
+	MOVD	o3+96(FP), R10
+	MOVD	blocks+48(FP), R12
+	MOVD	n+56(FP), R13
+	MOVD	groups+64(FP), R14
+	WORD	$0x4f00e43e // movi v30.16b, #1
+
+block:
+	CBZ	R13, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R6, R8
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	MOVD	R9, R11
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	MOVD	R14, R15
+
+group:
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x6f0f0711 // ushr v17.16b, v24.16b, #1
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x6f0e0712 // ushr v18.16b, v24.16b, #2
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x6f0d0713 // ushr v19.16b, v24.16b, #3
+	WORD	$0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x6f0c0714 // ushr v20.16b, v24.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x6f0b0715 // ushr v21.16b, v24.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x6f0a0716 // ushr v22.16b, v24.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x6f090717 // ushr v23.16b, v24.16b, #7
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b20 // sadalp v0.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b24 // sadalp v4.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R8
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b28 // sadalp v8.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R11
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2c // sadalp v12.4s, v25.8h
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x6f0f0711 // ushr v17.16b, v24.16b, #1
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x6f0e0712 // ushr v18.16b, v24.16b, #2
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x6f0d0713 // ushr v19.16b, v24.16b, #3
+	WORD	$0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x6f0c0714 // ushr v20.16b, v24.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x6f0b0715 // ushr v21.16b, v24.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x6f0a0716 // ushr v22.16b, v24.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x6f090717 // ushr v23.16b, v24.16b, #7
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b21 // sadalp v1.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b25 // sadalp v5.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R8
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b29 // sadalp v9.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R11
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2d // sadalp v13.4s, v25.8h
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x6f0f0711 // ushr v17.16b, v24.16b, #1
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x6f0e0712 // ushr v18.16b, v24.16b, #2
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x6f0d0713 // ushr v19.16b, v24.16b, #3
+	WORD	$0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x6f0c0714 // ushr v20.16b, v24.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x6f0b0715 // ushr v21.16b, v24.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x6f0a0716 // ushr v22.16b, v24.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x6f090717 // ushr v23.16b, v24.16b, #7
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b22 // sadalp v2.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b26 // sadalp v6.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R8
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2a // sadalp v10.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R11
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2e // sadalp v14.4s, v25.8h
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x6f0f0711 // ushr v17.16b, v24.16b, #1
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x6f0e0712 // ushr v18.16b, v24.16b, #2
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x6f0d0713 // ushr v19.16b, v24.16b, #3
+	WORD	$0x4e3e1e73 // and v19.16b, v19.16b, v30.16b
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x6f0c0714 // ushr v20.16b, v24.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x6f0b0715 // ushr v21.16b, v24.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x6f0a0716 // ushr v22.16b, v24.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x6f090717 // ushr v23.16b, v24.16b, #7
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b23 // sadalp v3.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b27 // sadalp v7.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2b // sadalp v11.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2f // sadalp v15.4s, v25.8h
+	ADD	$64, R12
+	SUBS	$1, R15, R15
+	BNE	group
+	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
+	WORD	$0xacc15d96 // ldp q22, q23, [x12], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	FMOVS	c2+40(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD	$0x4eb8d508 // fsub v8.4s, v8.4s, v24.4s
+	WORD	$0x6e34dd08 // fmul v8.4s, v8.4s, v20.4s
+	WORD	$0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD	$0x4eb8d529 // fsub v9.4s, v9.4s, v24.4s
+	WORD	$0x6e35dd29 // fmul v9.4s, v9.4s, v21.4s
+	WORD	$0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD	$0x4eb8d54a // fsub v10.4s, v10.4s, v24.4s
+	WORD	$0x6e36dd4a // fmul v10.4s, v10.4s, v22.4s
+	WORD	$0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD	$0x4eb8d56b // fsub v11.4s, v11.4s, v24.4s
+	WORD	$0x6e37dd6b // fmul v11.4s, v11.4s, v23.4s
+	WORD	$0xac8124e8 // stp q8, q9, [x7], #32
+	WORD	$0xac812cea // stp q10, q11, [x7], #32
+	FMOVS	c3+44(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD	$0x4eb8d58c // fsub v12.4s, v12.4s, v24.4s
+	WORD	$0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD	$0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD	$0x4eb8d5ad // fsub v13.4s, v13.4s, v24.4s
+	WORD	$0x6e35ddad // fmul v13.4s, v13.4s, v21.4s
+	WORD	$0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD	$0x4eb8d5ce // fsub v14.4s, v14.4s, v24.4s
+	WORD	$0x6e36ddce // fmul v14.4s, v14.4s, v22.4s
+	WORD	$0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD	$0x4eb8d5ef // fsub v15.4s, v15.4s, v24.4s
+	WORD	$0x6e37ddef // fmul v15.4s, v15.4s, v23.4s
+	WORD	$0xac81354c // stp q12, q13, [x10], #32
+	WORD	$0xac813d4e // stp q14, q15, [x10], #32
+	SUB	$1, R13
+	B	block
+
+done:
+	RET
+
+// func estimate2x1NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate2x1NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	blocks+48(FP), R3
+	MOVD	n+56(FP), R4
+	MOVD	groups+64(FP), R5
+	WORD	$0x4f00e47e // movi v30.16b, #3
+
+block:
+	CBZ	R4, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R5, R6
+
+group:
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc01078 // ldr q24, [x3, #64]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc01078 // ldr q24, [x3, #64]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc01078 // ldr q24, [x3, #64]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc01078 // ldr q24, [x3, #64]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b20 // sadalp v0.4s, v25.8h
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc01478 // ldr q24, [x3, #80]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc01478 // ldr q24, [x3, #80]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc01478 // ldr q24, [x3, #80]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc01478 // ldr q24, [x3, #80]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b21 // sadalp v1.4s, v25.8h
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc01878 // ldr q24, [x3, #96]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc01878 // ldr q24, [x3, #96]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc01878 // ldr q24, [x3, #96]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc01878 // ldr q24, [x3, #96]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b22 // sadalp v2.4s, v25.8h
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc01c78 // ldr q24, [x3, #112]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc01c78 // ldr q24, [x3, #112]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc01c78 // ldr q24, [x3, #112]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc01c78 // ldr q24, [x3, #112]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b23 // sadalp v3.4s, v25.8h
+	ADD	$128, R3
+	SUBS	$1, R6, R6
+	BNE	group
+	WORD	$0xacc15474 // ldp q20, q21, [x3], #32
+	WORD	$0xacc15c76 // ldp q22, q23, [x3], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	SUB	$1, R4
+	B	block
+
+done:
+	RET
+
+// func estimate2x2NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate2x2NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	blocks+48(FP), R6
+	MOVD	n+56(FP), R7
+	MOVD	groups+64(FP), R8
+	WORD	$0x4f00e47e // movi v30.16b, #3
+
+block:
+	CBZ	R7, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R8, R9
+
+group:
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc010d8 // ldr q24, [x6, #64]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc010d8 // ldr q24, [x6, #64]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc010d8 // ldr q24, [x6, #64]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc010d8 // ldr q24, [x6, #64]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b20 // sadalp v0.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b24 // sadalp v4.4s, v25.8h
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc014d8 // ldr q24, [x6, #80]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc014d8 // ldr q24, [x6, #80]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc014d8 // ldr q24, [x6, #80]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc014d8 // ldr q24, [x6, #80]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b21 // sadalp v1.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b25 // sadalp v5.4s, v25.8h
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc018d8 // ldr q24, [x6, #96]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc018d8 // ldr q24, [x6, #96]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc018d8 // ldr q24, [x6, #96]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc018d8 // ldr q24, [x6, #96]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b22 // sadalp v2.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b26 // sadalp v6.4s, v25.8h
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc01cd8 // ldr q24, [x6, #112]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc01cd8 // ldr q24, [x6, #112]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc01cd8 // ldr q24, [x6, #112]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc01cd8 // ldr q24, [x6, #112]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b23 // sadalp v3.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b27 // sadalp v7.4s, v25.8h
+	ADD	$128, R6
+	SUBS	$1, R9, R9
+	BNE	group
+	WORD	$0xacc154d4 // ldp q20, q21, [x6], #32
+	WORD	$0xacc15cd6 // ldp q22, q23, [x6], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	SUB	$1, R7
+	B	block
+
+done:
+	RET
+
+// func estimate2x4NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate2x4NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	q2+16(FP), R6
+	MOVD	o2+88(FP), R7
+	MOVD	q3+24(FP), R9
+	MOVD	o3+96(FP), R10
+	MOVD	blocks+48(FP), R12
+	MOVD	n+56(FP), R13
+	MOVD	groups+64(FP), R14
+	WORD	$0x4f00e47e // movi v30.16b, #3
+
+block:
+	CBZ	R13, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R6, R8
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	MOVD	R9, R11
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	MOVD	R14, R15
+
+group:
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc01198 // ldr q24, [x12, #64]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc01198 // ldr q24, [x12, #64]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc01198 // ldr q24, [x12, #64]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc01198 // ldr q24, [x12, #64]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b20 // sadalp v0.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b24 // sadalp v4.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R8
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b28 // sadalp v8.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R11
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2c // sadalp v12.4s, v25.8h
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc01598 // ldr q24, [x12, #80]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc01598 // ldr q24, [x12, #80]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc01598 // ldr q24, [x12, #80]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc01598 // ldr q24, [x12, #80]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b21 // sadalp v1.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b25 // sadalp v5.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R8
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b29 // sadalp v9.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R11
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2d // sadalp v13.4s, v25.8h
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc01998 // ldr q24, [x12, #96]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc01998 // ldr q24, [x12, #96]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc01998 // ldr q24, [x12, #96]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc01998 // ldr q24, [x12, #96]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b22 // sadalp v2.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b26 // sadalp v6.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R8
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2a // sadalp v10.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R11
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2e // sadalp v14.4s, v25.8h
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc01d98 // ldr q24, [x12, #112]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc01d98 // ldr q24, [x12, #112]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc01d98 // ldr q24, [x12, #112]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc01d98 // ldr q24, [x12, #112]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b23 // sadalp v3.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b27 // sadalp v7.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2b // sadalp v11.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2f // sadalp v15.4s, v25.8h
+	ADD	$128, R12
+	SUBS	$1, R15, R15
+	BNE	group
+	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
+	WORD	$0xacc15d96 // ldp q22, q23, [x12], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	FMOVS	c2+40(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD	$0x4eb8d508 // fsub v8.4s, v8.4s, v24.4s
+	WORD	$0x6e34dd08 // fmul v8.4s, v8.4s, v20.4s
+	WORD	$0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD	$0x4eb8d529 // fsub v9.4s, v9.4s, v24.4s
+	WORD	$0x6e35dd29 // fmul v9.4s, v9.4s, v21.4s
+	WORD	$0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD	$0x4eb8d54a // fsub v10.4s, v10.4s, v24.4s
+	WORD	$0x6e36dd4a // fmul v10.4s, v10.4s, v22.4s
+	WORD	$0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD	$0x4eb8d56b // fsub v11.4s, v11.4s, v24.4s
+	WORD	$0x6e37dd6b // fmul v11.4s, v11.4s, v23.4s
+	WORD	$0xac8124e8 // stp q8, q9, [x7], #32
+	WORD	$0xac812cea // stp q10, q11, [x7], #32
+	FMOVS	c3+44(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD	$0x4eb8d58c // fsub v12.4s, v12.4s, v24.4s
+	WORD	$0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD	$0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD	$0x4eb8d5ad // fsub v13.4s, v13.4s, v24.4s
+	WORD	$0x6e35ddad // fmul v13.4s, v13.4s, v21.4s
+	WORD	$0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD	$0x4eb8d5ce // fsub v14.4s, v14.4s, v24.4s
+	WORD	$0x6e36ddce // fmul v14.4s, v14.4s, v22.4s
+	WORD	$0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD	$0x4eb8d5ef // fsub v15.4s, v15.4s, v24.4s
+	WORD	$0x6e37ddef // fmul v15.4s, v15.4s, v23.4s
+	WORD	$0xac81354c // stp q12, q13, [x10], #32
+	WORD	$0xac813d4e // stp q14, q15, [x10], #32
+	SUB	$1, R13
+	B	block
+
+done:
+	RET
+
+// func estimate3x1NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate3x1NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	blocks+48(FP), R3
+	MOVD	n+56(FP), R4
+	MOVD	groups+64(FP), R5
+	WORD	$0x4f00e47e // movi v30.16b, #3
+	WORD	$0x4f00e49f // movi v31.16b, #4
+
+block:
+	CBZ	R4, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R5, R6
+
+group:
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc02078 // ldr q24, [x3, #128]
+	WORD	$0x4f0a5718 // shl v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e10 // orr v16.16b, v16.16b, v24.16b
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc02078 // ldr q24, [x3, #128]
+	WORD	$0x4f095718 // shl v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e31 // orr v17.16b, v17.16b, v24.16b
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc02078 // ldr q24, [x3, #128]
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e52 // orr v18.16b, v18.16b, v24.16b
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc02078 // ldr q24, [x3, #128]
+	WORD	$0x6f0f0718 // ushr v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e73 // orr v19.16b, v19.16b, v24.16b
+	WORD	$0x3dc01078 // ldr q24, [x3, #64]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02078 // ldr q24, [x3, #128]
+	WORD	$0x6f0e0718 // ushr v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e94 // orr v20.16b, v20.16b, v24.16b
+	WORD	$0x3dc01078 // ldr q24, [x3, #64]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc02078 // ldr q24, [x3, #128]
+	WORD	$0x6f0d0718 // ushr v24.16b, v24.16b, #3
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81eb5 // orr v21.16b, v21.16b, v24.16b
+	WORD	$0x3dc01078 // ldr q24, [x3, #64]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc02078 // ldr q24, [x3, #128]
+	WORD	$0x6f0c0718 // ushr v24.16b, v24.16b, #4
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ed6 // orr v22.16b, v22.16b, v24.16b
+	WORD	$0x3dc01078 // ldr q24, [x3, #64]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x3dc02078 // ldr q24, [x3, #128]
+	WORD	$0x6f0b0718 // ushr v24.16b, v24.16b, #5
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ef7 // orr v23.16b, v23.16b, v24.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b20 // sadalp v0.4s, v25.8h
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc02478 // ldr q24, [x3, #144]
+	WORD	$0x4f0a5718 // shl v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e10 // orr v16.16b, v16.16b, v24.16b
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc02478 // ldr q24, [x3, #144]
+	WORD	$0x4f095718 // shl v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e31 // orr v17.16b, v17.16b, v24.16b
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc02478 // ldr q24, [x3, #144]
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e52 // orr v18.16b, v18.16b, v24.16b
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc02478 // ldr q24, [x3, #144]
+	WORD	$0x6f0f0718 // ushr v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e73 // orr v19.16b, v19.16b, v24.16b
+	WORD	$0x3dc01478 // ldr q24, [x3, #80]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02478 // ldr q24, [x3, #144]
+	WORD	$0x6f0e0718 // ushr v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e94 // orr v20.16b, v20.16b, v24.16b
+	WORD	$0x3dc01478 // ldr q24, [x3, #80]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc02478 // ldr q24, [x3, #144]
+	WORD	$0x6f0d0718 // ushr v24.16b, v24.16b, #3
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81eb5 // orr v21.16b, v21.16b, v24.16b
+	WORD	$0x3dc01478 // ldr q24, [x3, #80]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc02478 // ldr q24, [x3, #144]
+	WORD	$0x6f0c0718 // ushr v24.16b, v24.16b, #4
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ed6 // orr v22.16b, v22.16b, v24.16b
+	WORD	$0x3dc01478 // ldr q24, [x3, #80]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x3dc02478 // ldr q24, [x3, #144]
+	WORD	$0x6f0b0718 // ushr v24.16b, v24.16b, #5
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ef7 // orr v23.16b, v23.16b, v24.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b21 // sadalp v1.4s, v25.8h
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc02878 // ldr q24, [x3, #160]
+	WORD	$0x4f0a5718 // shl v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e10 // orr v16.16b, v16.16b, v24.16b
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc02878 // ldr q24, [x3, #160]
+	WORD	$0x4f095718 // shl v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e31 // orr v17.16b, v17.16b, v24.16b
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc02878 // ldr q24, [x3, #160]
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e52 // orr v18.16b, v18.16b, v24.16b
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc02878 // ldr q24, [x3, #160]
+	WORD	$0x6f0f0718 // ushr v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e73 // orr v19.16b, v19.16b, v24.16b
+	WORD	$0x3dc01878 // ldr q24, [x3, #96]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02878 // ldr q24, [x3, #160]
+	WORD	$0x6f0e0718 // ushr v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e94 // orr v20.16b, v20.16b, v24.16b
+	WORD	$0x3dc01878 // ldr q24, [x3, #96]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc02878 // ldr q24, [x3, #160]
+	WORD	$0x6f0d0718 // ushr v24.16b, v24.16b, #3
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81eb5 // orr v21.16b, v21.16b, v24.16b
+	WORD	$0x3dc01878 // ldr q24, [x3, #96]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc02878 // ldr q24, [x3, #160]
+	WORD	$0x6f0c0718 // ushr v24.16b, v24.16b, #4
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ed6 // orr v22.16b, v22.16b, v24.16b
+	WORD	$0x3dc01878 // ldr q24, [x3, #96]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x3dc02878 // ldr q24, [x3, #160]
+	WORD	$0x6f0b0718 // ushr v24.16b, v24.16b, #5
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ef7 // orr v23.16b, v23.16b, v24.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b22 // sadalp v2.4s, v25.8h
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc02c78 // ldr q24, [x3, #176]
+	WORD	$0x4f0a5718 // shl v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e10 // orr v16.16b, v16.16b, v24.16b
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc02c78 // ldr q24, [x3, #176]
+	WORD	$0x4f095718 // shl v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e31 // orr v17.16b, v17.16b, v24.16b
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc02c78 // ldr q24, [x3, #176]
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e52 // orr v18.16b, v18.16b, v24.16b
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc02c78 // ldr q24, [x3, #176]
+	WORD	$0x6f0f0718 // ushr v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e73 // orr v19.16b, v19.16b, v24.16b
+	WORD	$0x3dc01c78 // ldr q24, [x3, #112]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02c78 // ldr q24, [x3, #176]
+	WORD	$0x6f0e0718 // ushr v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e94 // orr v20.16b, v20.16b, v24.16b
+	WORD	$0x3dc01c78 // ldr q24, [x3, #112]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc02c78 // ldr q24, [x3, #176]
+	WORD	$0x6f0d0718 // ushr v24.16b, v24.16b, #3
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81eb5 // orr v21.16b, v21.16b, v24.16b
+	WORD	$0x3dc01c78 // ldr q24, [x3, #112]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc02c78 // ldr q24, [x3, #176]
+	WORD	$0x6f0c0718 // ushr v24.16b, v24.16b, #4
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ed6 // orr v22.16b, v22.16b, v24.16b
+	WORD	$0x3dc01c78 // ldr q24, [x3, #112]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x3dc02c78 // ldr q24, [x3, #176]
+	WORD	$0x6f0b0718 // ushr v24.16b, v24.16b, #5
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ef7 // orr v23.16b, v23.16b, v24.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b23 // sadalp v3.4s, v25.8h
+	ADD	$192, R3
+	SUBS	$1, R6, R6
+	BNE	group
+	WORD	$0xacc15474 // ldp q20, q21, [x3], #32
+	WORD	$0xacc15c76 // ldp q22, q23, [x3], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	SUB	$1, R4
+	B	block
+
+done:
+	RET
+
+// func estimate3x2NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate3x2NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	blocks+48(FP), R6
+	MOVD	n+56(FP), R7
+	MOVD	groups+64(FP), R8
+	WORD	$0x4f00e47e // movi v30.16b, #3
+	WORD	$0x4f00e49f // movi v31.16b, #4
+
+block:
+	CBZ	R7, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R8, R9
+
+group:
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc020d8 // ldr q24, [x6, #128]
+	WORD	$0x4f0a5718 // shl v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e10 // orr v16.16b, v16.16b, v24.16b
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc020d8 // ldr q24, [x6, #128]
+	WORD	$0x4f095718 // shl v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e31 // orr v17.16b, v17.16b, v24.16b
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc020d8 // ldr q24, [x6, #128]
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e52 // orr v18.16b, v18.16b, v24.16b
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc020d8 // ldr q24, [x6, #128]
+	WORD	$0x6f0f0718 // ushr v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e73 // orr v19.16b, v19.16b, v24.16b
+	WORD	$0x3dc010d8 // ldr q24, [x6, #64]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc020d8 // ldr q24, [x6, #128]
+	WORD	$0x6f0e0718 // ushr v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e94 // orr v20.16b, v20.16b, v24.16b
+	WORD	$0x3dc010d8 // ldr q24, [x6, #64]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc020d8 // ldr q24, [x6, #128]
+	WORD	$0x6f0d0718 // ushr v24.16b, v24.16b, #3
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81eb5 // orr v21.16b, v21.16b, v24.16b
+	WORD	$0x3dc010d8 // ldr q24, [x6, #64]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc020d8 // ldr q24, [x6, #128]
+	WORD	$0x6f0c0718 // ushr v24.16b, v24.16b, #4
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ed6 // orr v22.16b, v22.16b, v24.16b
+	WORD	$0x3dc010d8 // ldr q24, [x6, #64]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x3dc020d8 // ldr q24, [x6, #128]
+	WORD	$0x6f0b0718 // ushr v24.16b, v24.16b, #5
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ef7 // orr v23.16b, v23.16b, v24.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b20 // sadalp v0.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b24 // sadalp v4.4s, v25.8h
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc024d8 // ldr q24, [x6, #144]
+	WORD	$0x4f0a5718 // shl v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e10 // orr v16.16b, v16.16b, v24.16b
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc024d8 // ldr q24, [x6, #144]
+	WORD	$0x4f095718 // shl v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e31 // orr v17.16b, v17.16b, v24.16b
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc024d8 // ldr q24, [x6, #144]
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e52 // orr v18.16b, v18.16b, v24.16b
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc024d8 // ldr q24, [x6, #144]
+	WORD	$0x6f0f0718 // ushr v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e73 // orr v19.16b, v19.16b, v24.16b
+	WORD	$0x3dc014d8 // ldr q24, [x6, #80]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc024d8 // ldr q24, [x6, #144]
+	WORD	$0x6f0e0718 // ushr v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e94 // orr v20.16b, v20.16b, v24.16b
+	WORD	$0x3dc014d8 // ldr q24, [x6, #80]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc024d8 // ldr q24, [x6, #144]
+	WORD	$0x6f0d0718 // ushr v24.16b, v24.16b, #3
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81eb5 // orr v21.16b, v21.16b, v24.16b
+	WORD	$0x3dc014d8 // ldr q24, [x6, #80]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc024d8 // ldr q24, [x6, #144]
+	WORD	$0x6f0c0718 // ushr v24.16b, v24.16b, #4
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ed6 // orr v22.16b, v22.16b, v24.16b
+	WORD	$0x3dc014d8 // ldr q24, [x6, #80]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x3dc024d8 // ldr q24, [x6, #144]
+	WORD	$0x6f0b0718 // ushr v24.16b, v24.16b, #5
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ef7 // orr v23.16b, v23.16b, v24.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b21 // sadalp v1.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b25 // sadalp v5.4s, v25.8h
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc028d8 // ldr q24, [x6, #160]
+	WORD	$0x4f0a5718 // shl v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e10 // orr v16.16b, v16.16b, v24.16b
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc028d8 // ldr q24, [x6, #160]
+	WORD	$0x4f095718 // shl v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e31 // orr v17.16b, v17.16b, v24.16b
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc028d8 // ldr q24, [x6, #160]
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e52 // orr v18.16b, v18.16b, v24.16b
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc028d8 // ldr q24, [x6, #160]
+	WORD	$0x6f0f0718 // ushr v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e73 // orr v19.16b, v19.16b, v24.16b
+	WORD	$0x3dc018d8 // ldr q24, [x6, #96]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc028d8 // ldr q24, [x6, #160]
+	WORD	$0x6f0e0718 // ushr v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e94 // orr v20.16b, v20.16b, v24.16b
+	WORD	$0x3dc018d8 // ldr q24, [x6, #96]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc028d8 // ldr q24, [x6, #160]
+	WORD	$0x6f0d0718 // ushr v24.16b, v24.16b, #3
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81eb5 // orr v21.16b, v21.16b, v24.16b
+	WORD	$0x3dc018d8 // ldr q24, [x6, #96]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc028d8 // ldr q24, [x6, #160]
+	WORD	$0x6f0c0718 // ushr v24.16b, v24.16b, #4
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ed6 // orr v22.16b, v22.16b, v24.16b
+	WORD	$0x3dc018d8 // ldr q24, [x6, #96]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x3dc028d8 // ldr q24, [x6, #160]
+	WORD	$0x6f0b0718 // ushr v24.16b, v24.16b, #5
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ef7 // orr v23.16b, v23.16b, v24.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b22 // sadalp v2.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b26 // sadalp v6.4s, v25.8h
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc02cd8 // ldr q24, [x6, #176]
+	WORD	$0x4f0a5718 // shl v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e10 // orr v16.16b, v16.16b, v24.16b
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc02cd8 // ldr q24, [x6, #176]
+	WORD	$0x4f095718 // shl v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e31 // orr v17.16b, v17.16b, v24.16b
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc02cd8 // ldr q24, [x6, #176]
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e52 // orr v18.16b, v18.16b, v24.16b
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc02cd8 // ldr q24, [x6, #176]
+	WORD	$0x6f0f0718 // ushr v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e73 // orr v19.16b, v19.16b, v24.16b
+	WORD	$0x3dc01cd8 // ldr q24, [x6, #112]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02cd8 // ldr q24, [x6, #176]
+	WORD	$0x6f0e0718 // ushr v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e94 // orr v20.16b, v20.16b, v24.16b
+	WORD	$0x3dc01cd8 // ldr q24, [x6, #112]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc02cd8 // ldr q24, [x6, #176]
+	WORD	$0x6f0d0718 // ushr v24.16b, v24.16b, #3
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81eb5 // orr v21.16b, v21.16b, v24.16b
+	WORD	$0x3dc01cd8 // ldr q24, [x6, #112]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc02cd8 // ldr q24, [x6, #176]
+	WORD	$0x6f0c0718 // ushr v24.16b, v24.16b, #4
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ed6 // orr v22.16b, v22.16b, v24.16b
+	WORD	$0x3dc01cd8 // ldr q24, [x6, #112]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x3dc02cd8 // ldr q24, [x6, #176]
+	WORD	$0x6f0b0718 // ushr v24.16b, v24.16b, #5
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ef7 // orr v23.16b, v23.16b, v24.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b23 // sadalp v3.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b27 // sadalp v7.4s, v25.8h
+	ADD	$192, R6
+	SUBS	$1, R9, R9
+	BNE	group
+	WORD	$0xacc154d4 // ldp q20, q21, [x6], #32
+	WORD	$0xacc15cd6 // ldp q22, q23, [x6], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	SUB	$1, R7
+	B	block
+
+done:
+	RET
+
+// func estimate3x4NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate3x4NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	q2+16(FP), R6
+	MOVD	o2+88(FP), R7
+	MOVD	q3+24(FP), R9
+	MOVD	o3+96(FP), R10
+	MOVD	blocks+48(FP), R12
+	MOVD	n+56(FP), R13
+	MOVD	groups+64(FP), R14
+	WORD	$0x4f00e47e // movi v30.16b, #3
+	WORD	$0x4f00e49f // movi v31.16b, #4
+
+block:
+	CBZ	R13, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R6, R8
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	MOVD	R9, R11
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	MOVD	R14, R15
+
+group:
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc02198 // ldr q24, [x12, #128]
+	WORD	$0x4f0a5718 // shl v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e10 // orr v16.16b, v16.16b, v24.16b
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc02198 // ldr q24, [x12, #128]
+	WORD	$0x4f095718 // shl v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e31 // orr v17.16b, v17.16b, v24.16b
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc02198 // ldr q24, [x12, #128]
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e52 // orr v18.16b, v18.16b, v24.16b
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc02198 // ldr q24, [x12, #128]
+	WORD	$0x6f0f0718 // ushr v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e73 // orr v19.16b, v19.16b, v24.16b
+	WORD	$0x3dc01198 // ldr q24, [x12, #64]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02198 // ldr q24, [x12, #128]
+	WORD	$0x6f0e0718 // ushr v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e94 // orr v20.16b, v20.16b, v24.16b
+	WORD	$0x3dc01198 // ldr q24, [x12, #64]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc02198 // ldr q24, [x12, #128]
+	WORD	$0x6f0d0718 // ushr v24.16b, v24.16b, #3
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81eb5 // orr v21.16b, v21.16b, v24.16b
+	WORD	$0x3dc01198 // ldr q24, [x12, #64]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc02198 // ldr q24, [x12, #128]
+	WORD	$0x6f0c0718 // ushr v24.16b, v24.16b, #4
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ed6 // orr v22.16b, v22.16b, v24.16b
+	WORD	$0x3dc01198 // ldr q24, [x12, #64]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x3dc02198 // ldr q24, [x12, #128]
+	WORD	$0x6f0b0718 // ushr v24.16b, v24.16b, #5
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ef7 // orr v23.16b, v23.16b, v24.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b20 // sadalp v0.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b24 // sadalp v4.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R8
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b28 // sadalp v8.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R11
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2c // sadalp v12.4s, v25.8h
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc02598 // ldr q24, [x12, #144]
+	WORD	$0x4f0a5718 // shl v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e10 // orr v16.16b, v16.16b, v24.16b
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc02598 // ldr q24, [x12, #144]
+	WORD	$0x4f095718 // shl v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e31 // orr v17.16b, v17.16b, v24.16b
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc02598 // ldr q24, [x12, #144]
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e52 // orr v18.16b, v18.16b, v24.16b
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc02598 // ldr q24, [x12, #144]
+	WORD	$0x6f0f0718 // ushr v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e73 // orr v19.16b, v19.16b, v24.16b
+	WORD	$0x3dc01598 // ldr q24, [x12, #80]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02598 // ldr q24, [x12, #144]
+	WORD	$0x6f0e0718 // ushr v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e94 // orr v20.16b, v20.16b, v24.16b
+	WORD	$0x3dc01598 // ldr q24, [x12, #80]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc02598 // ldr q24, [x12, #144]
+	WORD	$0x6f0d0718 // ushr v24.16b, v24.16b, #3
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81eb5 // orr v21.16b, v21.16b, v24.16b
+	WORD	$0x3dc01598 // ldr q24, [x12, #80]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc02598 // ldr q24, [x12, #144]
+	WORD	$0x6f0c0718 // ushr v24.16b, v24.16b, #4
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ed6 // orr v22.16b, v22.16b, v24.16b
+	WORD	$0x3dc01598 // ldr q24, [x12, #80]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x3dc02598 // ldr q24, [x12, #144]
+	WORD	$0x6f0b0718 // ushr v24.16b, v24.16b, #5
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ef7 // orr v23.16b, v23.16b, v24.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b21 // sadalp v1.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b25 // sadalp v5.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R8
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b29 // sadalp v9.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R11
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2d // sadalp v13.4s, v25.8h
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc02998 // ldr q24, [x12, #160]
+	WORD	$0x4f0a5718 // shl v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e10 // orr v16.16b, v16.16b, v24.16b
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc02998 // ldr q24, [x12, #160]
+	WORD	$0x4f095718 // shl v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e31 // orr v17.16b, v17.16b, v24.16b
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc02998 // ldr q24, [x12, #160]
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e52 // orr v18.16b, v18.16b, v24.16b
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc02998 // ldr q24, [x12, #160]
+	WORD	$0x6f0f0718 // ushr v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e73 // orr v19.16b, v19.16b, v24.16b
+	WORD	$0x3dc01998 // ldr q24, [x12, #96]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02998 // ldr q24, [x12, #160]
+	WORD	$0x6f0e0718 // ushr v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e94 // orr v20.16b, v20.16b, v24.16b
+	WORD	$0x3dc01998 // ldr q24, [x12, #96]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc02998 // ldr q24, [x12, #160]
+	WORD	$0x6f0d0718 // ushr v24.16b, v24.16b, #3
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81eb5 // orr v21.16b, v21.16b, v24.16b
+	WORD	$0x3dc01998 // ldr q24, [x12, #96]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc02998 // ldr q24, [x12, #160]
+	WORD	$0x6f0c0718 // ushr v24.16b, v24.16b, #4
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ed6 // orr v22.16b, v22.16b, v24.16b
+	WORD	$0x3dc01998 // ldr q24, [x12, #96]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x3dc02998 // ldr q24, [x12, #160]
+	WORD	$0x6f0b0718 // ushr v24.16b, v24.16b, #5
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ef7 // orr v23.16b, v23.16b, v24.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b22 // sadalp v2.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b26 // sadalp v6.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R8
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2a // sadalp v10.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R11
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2e // sadalp v14.4s, v25.8h
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc02d98 // ldr q24, [x12, #176]
+	WORD	$0x4f0a5718 // shl v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e10 // orr v16.16b, v16.16b, v24.16b
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x6f0e0711 // ushr v17.16b, v24.16b, #2
+	WORD	$0x4e3e1e31 // and v17.16b, v17.16b, v30.16b
+	WORD	$0x3dc02d98 // ldr q24, [x12, #176]
+	WORD	$0x4f095718 // shl v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e31 // orr v17.16b, v17.16b, v24.16b
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x6f0c0712 // ushr v18.16b, v24.16b, #4
+	WORD	$0x4e3e1e52 // and v18.16b, v18.16b, v30.16b
+	WORD	$0x3dc02d98 // ldr q24, [x12, #176]
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e52 // orr v18.16b, v18.16b, v24.16b
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x6f0a0713 // ushr v19.16b, v24.16b, #6
+	WORD	$0x3dc02d98 // ldr q24, [x12, #176]
+	WORD	$0x6f0f0718 // ushr v24.16b, v24.16b, #1
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e73 // orr v19.16b, v19.16b, v24.16b
+	WORD	$0x3dc01d98 // ldr q24, [x12, #112]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02d98 // ldr q24, [x12, #176]
+	WORD	$0x6f0e0718 // ushr v24.16b, v24.16b, #2
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81e94 // orr v20.16b, v20.16b, v24.16b
+	WORD	$0x3dc01d98 // ldr q24, [x12, #112]
+	WORD	$0x6f0e0715 // ushr v21.16b, v24.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x3dc02d98 // ldr q24, [x12, #176]
+	WORD	$0x6f0d0718 // ushr v24.16b, v24.16b, #3
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81eb5 // orr v21.16b, v21.16b, v24.16b
+	WORD	$0x3dc01d98 // ldr q24, [x12, #112]
+	WORD	$0x6f0c0716 // ushr v22.16b, v24.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x3dc02d98 // ldr q24, [x12, #176]
+	WORD	$0x6f0c0718 // ushr v24.16b, v24.16b, #4
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ed6 // orr v22.16b, v22.16b, v24.16b
+	WORD	$0x3dc01d98 // ldr q24, [x12, #112]
+	WORD	$0x6f0a0717 // ushr v23.16b, v24.16b, #6
+	WORD	$0x3dc02d98 // ldr q24, [x12, #176]
+	WORD	$0x6f0b0718 // ushr v24.16b, v24.16b, #5
+	WORD	$0x4e3f1f18 // and v24.16b, v24.16b, v31.16b
+	WORD	$0x4eb81ef7 // orr v23.16b, v23.16b, v24.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b23 // sadalp v3.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b27 // sadalp v7.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2b // sadalp v11.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2f // sadalp v15.4s, v25.8h
+	ADD	$192, R12
+	SUBS	$1, R15, R15
+	BNE	group
+	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
+	WORD	$0xacc15d96 // ldp q22, q23, [x12], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	FMOVS	c2+40(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD	$0x4eb8d508 // fsub v8.4s, v8.4s, v24.4s
+	WORD	$0x6e34dd08 // fmul v8.4s, v8.4s, v20.4s
+	WORD	$0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD	$0x4eb8d529 // fsub v9.4s, v9.4s, v24.4s
+	WORD	$0x6e35dd29 // fmul v9.4s, v9.4s, v21.4s
+	WORD	$0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD	$0x4eb8d54a // fsub v10.4s, v10.4s, v24.4s
+	WORD	$0x6e36dd4a // fmul v10.4s, v10.4s, v22.4s
+	WORD	$0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD	$0x4eb8d56b // fsub v11.4s, v11.4s, v24.4s
+	WORD	$0x6e37dd6b // fmul v11.4s, v11.4s, v23.4s
+	WORD	$0xac8124e8 // stp q8, q9, [x7], #32
+	WORD	$0xac812cea // stp q10, q11, [x7], #32
+	FMOVS	c3+44(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD	$0x4eb8d58c // fsub v12.4s, v12.4s, v24.4s
+	WORD	$0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD	$0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD	$0x4eb8d5ad // fsub v13.4s, v13.4s, v24.4s
+	WORD	$0x6e35ddad // fmul v13.4s, v13.4s, v21.4s
+	WORD	$0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD	$0x4eb8d5ce // fsub v14.4s, v14.4s, v24.4s
+	WORD	$0x6e36ddce // fmul v14.4s, v14.4s, v22.4s
+	WORD	$0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD	$0x4eb8d5ef // fsub v15.4s, v15.4s, v24.4s
+	WORD	$0x6e37ddef // fmul v15.4s, v15.4s, v23.4s
+	WORD	$0xac81354c // stp q12, q13, [x10], #32
+	WORD	$0xac813d4e // stp q14, q15, [x10], #32
+	SUB	$1, R13
+	B	block
+
+done:
+	RET
+
+// func estimate4x1NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate4x1NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	blocks+48(FP), R3
+	MOVD	n+56(FP), R4
+	MOVD	groups+64(FP), R5
+	WORD	$0x4f00e5fe // movi v30.16b, #15
+
+block:
+	CBZ	R4, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R5, R6
+
+group:
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00078 // ldr q24, [x3, #0]
+	WORD	$0x6f0c0711 // ushr v17.16b, v24.16b, #4
+	WORD	$0x3dc01078 // ldr q24, [x3, #64]
+	WORD	$0x4e3e1f12 // and v18.16b, v24.16b, v30.16b
+	WORD	$0x3dc01078 // ldr q24, [x3, #64]
+	WORD	$0x6f0c0713 // ushr v19.16b, v24.16b, #4
+	WORD	$0x3dc02078 // ldr q24, [x3, #128]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02078 // ldr q24, [x3, #128]
+	WORD	$0x6f0c0715 // ushr v21.16b, v24.16b, #4
+	WORD	$0x3dc03078 // ldr q24, [x3, #192]
+	WORD	$0x4e3e1f16 // and v22.16b, v24.16b, v30.16b
+	WORD	$0x3dc03078 // ldr q24, [x3, #192]
+	WORD	$0x6f0c0717 // ushr v23.16b, v24.16b, #4
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b20 // sadalp v0.4s, v25.8h
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00478 // ldr q24, [x3, #16]
+	WORD	$0x6f0c0711 // ushr v17.16b, v24.16b, #4
+	WORD	$0x3dc01478 // ldr q24, [x3, #80]
+	WORD	$0x4e3e1f12 // and v18.16b, v24.16b, v30.16b
+	WORD	$0x3dc01478 // ldr q24, [x3, #80]
+	WORD	$0x6f0c0713 // ushr v19.16b, v24.16b, #4
+	WORD	$0x3dc02478 // ldr q24, [x3, #144]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02478 // ldr q24, [x3, #144]
+	WORD	$0x6f0c0715 // ushr v21.16b, v24.16b, #4
+	WORD	$0x3dc03478 // ldr q24, [x3, #208]
+	WORD	$0x4e3e1f16 // and v22.16b, v24.16b, v30.16b
+	WORD	$0x3dc03478 // ldr q24, [x3, #208]
+	WORD	$0x6f0c0717 // ushr v23.16b, v24.16b, #4
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b21 // sadalp v1.4s, v25.8h
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00878 // ldr q24, [x3, #32]
+	WORD	$0x6f0c0711 // ushr v17.16b, v24.16b, #4
+	WORD	$0x3dc01878 // ldr q24, [x3, #96]
+	WORD	$0x4e3e1f12 // and v18.16b, v24.16b, v30.16b
+	WORD	$0x3dc01878 // ldr q24, [x3, #96]
+	WORD	$0x6f0c0713 // ushr v19.16b, v24.16b, #4
+	WORD	$0x3dc02878 // ldr q24, [x3, #160]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02878 // ldr q24, [x3, #160]
+	WORD	$0x6f0c0715 // ushr v21.16b, v24.16b, #4
+	WORD	$0x3dc03878 // ldr q24, [x3, #224]
+	WORD	$0x4e3e1f16 // and v22.16b, v24.16b, v30.16b
+	WORD	$0x3dc03878 // ldr q24, [x3, #224]
+	WORD	$0x6f0c0717 // ushr v23.16b, v24.16b, #4
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b22 // sadalp v2.4s, v25.8h
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00c78 // ldr q24, [x3, #48]
+	WORD	$0x6f0c0711 // ushr v17.16b, v24.16b, #4
+	WORD	$0x3dc01c78 // ldr q24, [x3, #112]
+	WORD	$0x4e3e1f12 // and v18.16b, v24.16b, v30.16b
+	WORD	$0x3dc01c78 // ldr q24, [x3, #112]
+	WORD	$0x6f0c0713 // ushr v19.16b, v24.16b, #4
+	WORD	$0x3dc02c78 // ldr q24, [x3, #176]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02c78 // ldr q24, [x3, #176]
+	WORD	$0x6f0c0715 // ushr v21.16b, v24.16b, #4
+	WORD	$0x3dc03c78 // ldr q24, [x3, #240]
+	WORD	$0x4e3e1f16 // and v22.16b, v24.16b, v30.16b
+	WORD	$0x3dc03c78 // ldr q24, [x3, #240]
+	WORD	$0x6f0c0717 // ushr v23.16b, v24.16b, #4
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b23 // sadalp v3.4s, v25.8h
+	ADD	$256, R3
+	SUBS	$1, R6, R6
+	BNE	group
+	WORD	$0xacc15474 // ldp q20, q21, [x3], #32
+	WORD	$0xacc15c76 // ldp q22, q23, [x3], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	SUB	$1, R4
+	B	block
+
+done:
+	RET
+
+// func estimate4x2NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate4x2NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	blocks+48(FP), R6
+	MOVD	n+56(FP), R7
+	MOVD	groups+64(FP), R8
+	WORD	$0x4f00e5fe // movi v30.16b, #15
+
+block:
+	CBZ	R7, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R8, R9
+
+group:
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
+	WORD	$0x6f0c0711 // ushr v17.16b, v24.16b, #4
+	WORD	$0x3dc010d8 // ldr q24, [x6, #64]
+	WORD	$0x4e3e1f12 // and v18.16b, v24.16b, v30.16b
+	WORD	$0x3dc010d8 // ldr q24, [x6, #64]
+	WORD	$0x6f0c0713 // ushr v19.16b, v24.16b, #4
+	WORD	$0x3dc020d8 // ldr q24, [x6, #128]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc020d8 // ldr q24, [x6, #128]
+	WORD	$0x6f0c0715 // ushr v21.16b, v24.16b, #4
+	WORD	$0x3dc030d8 // ldr q24, [x6, #192]
+	WORD	$0x4e3e1f16 // and v22.16b, v24.16b, v30.16b
+	WORD	$0x3dc030d8 // ldr q24, [x6, #192]
+	WORD	$0x6f0c0717 // ushr v23.16b, v24.16b, #4
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b20 // sadalp v0.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b24 // sadalp v4.4s, v25.8h
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc004d8 // ldr q24, [x6, #16]
+	WORD	$0x6f0c0711 // ushr v17.16b, v24.16b, #4
+	WORD	$0x3dc014d8 // ldr q24, [x6, #80]
+	WORD	$0x4e3e1f12 // and v18.16b, v24.16b, v30.16b
+	WORD	$0x3dc014d8 // ldr q24, [x6, #80]
+	WORD	$0x6f0c0713 // ushr v19.16b, v24.16b, #4
+	WORD	$0x3dc024d8 // ldr q24, [x6, #144]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc024d8 // ldr q24, [x6, #144]
+	WORD	$0x6f0c0715 // ushr v21.16b, v24.16b, #4
+	WORD	$0x3dc034d8 // ldr q24, [x6, #208]
+	WORD	$0x4e3e1f16 // and v22.16b, v24.16b, v30.16b
+	WORD	$0x3dc034d8 // ldr q24, [x6, #208]
+	WORD	$0x6f0c0717 // ushr v23.16b, v24.16b, #4
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b21 // sadalp v1.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b25 // sadalp v5.4s, v25.8h
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc008d8 // ldr q24, [x6, #32]
+	WORD	$0x6f0c0711 // ushr v17.16b, v24.16b, #4
+	WORD	$0x3dc018d8 // ldr q24, [x6, #96]
+	WORD	$0x4e3e1f12 // and v18.16b, v24.16b, v30.16b
+	WORD	$0x3dc018d8 // ldr q24, [x6, #96]
+	WORD	$0x6f0c0713 // ushr v19.16b, v24.16b, #4
+	WORD	$0x3dc028d8 // ldr q24, [x6, #160]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc028d8 // ldr q24, [x6, #160]
+	WORD	$0x6f0c0715 // ushr v21.16b, v24.16b, #4
+	WORD	$0x3dc038d8 // ldr q24, [x6, #224]
+	WORD	$0x4e3e1f16 // and v22.16b, v24.16b, v30.16b
+	WORD	$0x3dc038d8 // ldr q24, [x6, #224]
+	WORD	$0x6f0c0717 // ushr v23.16b, v24.16b, #4
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b22 // sadalp v2.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b26 // sadalp v6.4s, v25.8h
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00cd8 // ldr q24, [x6, #48]
+	WORD	$0x6f0c0711 // ushr v17.16b, v24.16b, #4
+	WORD	$0x3dc01cd8 // ldr q24, [x6, #112]
+	WORD	$0x4e3e1f12 // and v18.16b, v24.16b, v30.16b
+	WORD	$0x3dc01cd8 // ldr q24, [x6, #112]
+	WORD	$0x6f0c0713 // ushr v19.16b, v24.16b, #4
+	WORD	$0x3dc02cd8 // ldr q24, [x6, #176]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02cd8 // ldr q24, [x6, #176]
+	WORD	$0x6f0c0715 // ushr v21.16b, v24.16b, #4
+	WORD	$0x3dc03cd8 // ldr q24, [x6, #240]
+	WORD	$0x4e3e1f16 // and v22.16b, v24.16b, v30.16b
+	WORD	$0x3dc03cd8 // ldr q24, [x6, #240]
+	WORD	$0x6f0c0717 // ushr v23.16b, v24.16b, #4
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b23 // sadalp v3.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b27 // sadalp v7.4s, v25.8h
+	ADD	$256, R6
+	SUBS	$1, R9, R9
+	BNE	group
+	WORD	$0xacc154d4 // ldp q20, q21, [x6], #32
+	WORD	$0xacc15cd6 // ldp q22, q23, [x6], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	SUB	$1, R7
+	B	block
+
+done:
+	RET
+
+// func estimate4x4NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate4x4NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	q2+16(FP), R6
+	MOVD	o2+88(FP), R7
+	MOVD	q3+24(FP), R9
+	MOVD	o3+96(FP), R10
+	MOVD	blocks+48(FP), R12
+	MOVD	n+56(FP), R13
+	MOVD	groups+64(FP), R14
+	WORD	$0x4f00e5fe // movi v30.16b, #15
+
+block:
+	CBZ	R13, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R6, R8
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	MOVD	R9, R11
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	MOVD	R14, R15
+
+group:
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00198 // ldr q24, [x12, #0]
+	WORD	$0x6f0c0711 // ushr v17.16b, v24.16b, #4
+	WORD	$0x3dc01198 // ldr q24, [x12, #64]
+	WORD	$0x4e3e1f12 // and v18.16b, v24.16b, v30.16b
+	WORD	$0x3dc01198 // ldr q24, [x12, #64]
+	WORD	$0x6f0c0713 // ushr v19.16b, v24.16b, #4
+	WORD	$0x3dc02198 // ldr q24, [x12, #128]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02198 // ldr q24, [x12, #128]
+	WORD	$0x6f0c0715 // ushr v21.16b, v24.16b, #4
+	WORD	$0x3dc03198 // ldr q24, [x12, #192]
+	WORD	$0x4e3e1f16 // and v22.16b, v24.16b, v30.16b
+	WORD	$0x3dc03198 // ldr q24, [x12, #192]
+	WORD	$0x6f0c0717 // ushr v23.16b, v24.16b, #4
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b20 // sadalp v0.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b24 // sadalp v4.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R8
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b28 // sadalp v8.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R11
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2c // sadalp v12.4s, v25.8h
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00598 // ldr q24, [x12, #16]
+	WORD	$0x6f0c0711 // ushr v17.16b, v24.16b, #4
+	WORD	$0x3dc01598 // ldr q24, [x12, #80]
+	WORD	$0x4e3e1f12 // and v18.16b, v24.16b, v30.16b
+	WORD	$0x3dc01598 // ldr q24, [x12, #80]
+	WORD	$0x6f0c0713 // ushr v19.16b, v24.16b, #4
+	WORD	$0x3dc02598 // ldr q24, [x12, #144]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02598 // ldr q24, [x12, #144]
+	WORD	$0x6f0c0715 // ushr v21.16b, v24.16b, #4
+	WORD	$0x3dc03598 // ldr q24, [x12, #208]
+	WORD	$0x4e3e1f16 // and v22.16b, v24.16b, v30.16b
+	WORD	$0x3dc03598 // ldr q24, [x12, #208]
+	WORD	$0x6f0c0717 // ushr v23.16b, v24.16b, #4
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b21 // sadalp v1.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b25 // sadalp v5.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R8
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b29 // sadalp v9.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R11
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2d // sadalp v13.4s, v25.8h
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00998 // ldr q24, [x12, #32]
+	WORD	$0x6f0c0711 // ushr v17.16b, v24.16b, #4
+	WORD	$0x3dc01998 // ldr q24, [x12, #96]
+	WORD	$0x4e3e1f12 // and v18.16b, v24.16b, v30.16b
+	WORD	$0x3dc01998 // ldr q24, [x12, #96]
+	WORD	$0x6f0c0713 // ushr v19.16b, v24.16b, #4
+	WORD	$0x3dc02998 // ldr q24, [x12, #160]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02998 // ldr q24, [x12, #160]
+	WORD	$0x6f0c0715 // ushr v21.16b, v24.16b, #4
+	WORD	$0x3dc03998 // ldr q24, [x12, #224]
+	WORD	$0x4e3e1f16 // and v22.16b, v24.16b, v30.16b
+	WORD	$0x3dc03998 // ldr q24, [x12, #224]
+	WORD	$0x6f0c0717 // ushr v23.16b, v24.16b, #4
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R2
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b22 // sadalp v2.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R5
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b26 // sadalp v6.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R8
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2a // sadalp v10.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	SUB	$32, R11
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2e // sadalp v14.4s, v25.8h
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
+	WORD	$0x3dc00d98 // ldr q24, [x12, #48]
+	WORD	$0x6f0c0711 // ushr v17.16b, v24.16b, #4
+	WORD	$0x3dc01d98 // ldr q24, [x12, #112]
+	WORD	$0x4e3e1f12 // and v18.16b, v24.16b, v30.16b
+	WORD	$0x3dc01d98 // ldr q24, [x12, #112]
+	WORD	$0x6f0c0713 // ushr v19.16b, v24.16b, #4
+	WORD	$0x3dc02d98 // ldr q24, [x12, #176]
+	WORD	$0x4e3e1f14 // and v20.16b, v24.16b, v30.16b
+	WORD	$0x3dc02d98 // ldr q24, [x12, #176]
+	WORD	$0x6f0c0715 // ushr v21.16b, v24.16b, #4
+	WORD	$0x3dc03d98 // ldr q24, [x12, #240]
+	WORD	$0x4e3e1f16 // and v22.16b, v24.16b, v30.16b
+	WORD	$0x3dc03d98 // ldr q24, [x12, #240]
+	WORD	$0x6f0c0717 // ushr v23.16b, v24.16b, #4
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc85b // ld1r {v27.4s}, [x2], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b23 // sadalp v3.4s, v25.8h
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc8bb // ld1r {v27.4s}, [x5], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b27 // sadalp v7.4s, v25.8h
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc91b // ld1r {v27.4s}, [x8], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2b // sadalp v11.4s, v25.8h
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3bc219 // smull v25.8h, v16.8b, v27.8b
+	WORD	$0x4e3bc21a // smull2 v26.8h, v16.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8239 // smlal v25.8h, v17.8b, v27.8b
+	WORD	$0x4e3b823a // smlal2 v26.8h, v17.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8259 // smlal v25.8h, v18.8b, v27.8b
+	WORD	$0x4e3b825a // smlal2 v26.8h, v18.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8279 // smlal v25.8h, v19.8b, v27.8b
+	WORD	$0x4e3b827a // smlal2 v26.8h, v19.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b8299 // smlal v25.8h, v20.8b, v27.8b
+	WORD	$0x4e3b829a // smlal2 v26.8h, v20.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82b9 // smlal v25.8h, v21.8b, v27.8b
+	WORD	$0x4e3b82ba // smlal2 v26.8h, v21.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82d9 // smlal v25.8h, v22.8b, v27.8b
+	WORD	$0x4e3b82da // smlal2 v26.8h, v22.16b, v27.16b
+	WORD	$0x4ddfc97b // ld1r {v27.4s}, [x11], #4
+	WORD	$0x0e3b82f9 // smlal v25.8h, v23.8b, v27.8b
+	WORD	$0x4e3b82fa // smlal2 v26.8h, v23.16b, v27.16b
+	WORD	$0x4e7abf39 // addp v25.8h, v25.8h, v26.8h
+	WORD	$0x4e606b2f // sadalp v15.4s, v25.8h
+	ADD	$256, R12
+	SUBS	$1, R15, R15
+	BNE	group
+	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
+	WORD	$0xacc15d96 // ldp q22, q23, [x12], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	FMOVS	c2+40(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD	$0x4eb8d508 // fsub v8.4s, v8.4s, v24.4s
+	WORD	$0x6e34dd08 // fmul v8.4s, v8.4s, v20.4s
+	WORD	$0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD	$0x4eb8d529 // fsub v9.4s, v9.4s, v24.4s
+	WORD	$0x6e35dd29 // fmul v9.4s, v9.4s, v21.4s
+	WORD	$0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD	$0x4eb8d54a // fsub v10.4s, v10.4s, v24.4s
+	WORD	$0x6e36dd4a // fmul v10.4s, v10.4s, v22.4s
+	WORD	$0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD	$0x4eb8d56b // fsub v11.4s, v11.4s, v24.4s
+	WORD	$0x6e37dd6b // fmul v11.4s, v11.4s, v23.4s
+	WORD	$0xac8124e8 // stp q8, q9, [x7], #32
+	WORD	$0xac812cea // stp q10, q11, [x7], #32
+	FMOVS	c3+44(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD	$0x4eb8d58c // fsub v12.4s, v12.4s, v24.4s
+	WORD	$0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD	$0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD	$0x4eb8d5ad // fsub v13.4s, v13.4s, v24.4s
+	WORD	$0x6e35ddad // fmul v13.4s, v13.4s, v21.4s
+	WORD	$0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD	$0x4eb8d5ce // fsub v14.4s, v14.4s, v24.4s
+	WORD	$0x6e36ddce // fmul v14.4s, v14.4s, v22.4s
+	WORD	$0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD	$0x4eb8d5ef // fsub v15.4s, v15.4s, v24.4s
+	WORD	$0x6e37ddef // fmul v15.4s, v15.4s, v23.4s
+	WORD	$0xac81354c // stp q12, q13, [x10], #32
+	WORD	$0xac813d4e // stp q14, q15, [x10], #32
+	SUB	$1, R13
+	B	block
+
+done:
+	RET
+
+// func estimate1x1NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate1x1NEONDot(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	blocks+48(FP), R3
+	MOVD	n+56(FP), R4
+	MOVD	groups+64(FP), R5
+	WORD	$0x4f00e43e // movi v30.16b, #1
+
+block:
+	CBZ	R4, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R5, R6
+
+group:
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0xad404470 // ldp q16, q17, [x3, #0]
+	WORD	$0xad414c72 // ldp q18, q19, [x3, #32]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x6f0f0614 // ushr v20.16b, v16.16b, #1
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0f0635 // ushr v21.16b, v17.16b, #1
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0f0656 // ushr v22.16b, v18.16b, #1
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0f0677 // ushr v23.16b, v19.16b, #1
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x6f0d0614 // ushr v20.16b, v16.16b, #3
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0d0635 // ushr v21.16b, v17.16b, #3
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0d0656 // ushr v22.16b, v18.16b, #3
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0d0677 // ushr v23.16b, v19.16b, #3
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0xad404470 // ldp q16, q17, [x3, #0]
+	WORD	$0xad414c72 // ldp q18, q19, [x3, #32]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x6f0b0614 // ushr v20.16b, v16.16b, #5
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0b0635 // ushr v21.16b, v17.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0b0656 // ushr v22.16b, v18.16b, #5
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0b0677 // ushr v23.16b, v19.16b, #5
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x6f090614 // ushr v20.16b, v16.16b, #7
+	WORD	$0x6f090635 // ushr v21.16b, v17.16b, #7
+	WORD	$0x6f090656 // ushr v22.16b, v18.16b, #7
+	WORD	$0x6f090677 // ushr v23.16b, v19.16b, #7
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	ADD	$64, R3
+	SUBS	$1, R6, R6
+	BNE	group
+	WORD	$0xacc15474 // ldp q20, q21, [x3], #32
+	WORD	$0xacc15c76 // ldp q22, q23, [x3], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	SUB	$1, R4
+	B	block
+
+done:
+	RET
+
+// func estimate1x2NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate1x2NEONDot(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	blocks+48(FP), R6
+	MOVD	n+56(FP), R7
+	MOVD	groups+64(FP), R8
+	WORD	$0x4f00e43e // movi v30.16b, #1
+
+block:
+	CBZ	R7, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R8, R9
+
+group:
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0xad4044d0 // ldp q16, q17, [x6, #0]
+	WORD	$0xad414cd2 // ldp q18, q19, [x6, #32]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x6f0f0614 // ushr v20.16b, v16.16b, #1
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0f0635 // ushr v21.16b, v17.16b, #1
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0f0656 // ushr v22.16b, v18.16b, #1
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0f0677 // ushr v23.16b, v19.16b, #1
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x6f0d0614 // ushr v20.16b, v16.16b, #3
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0d0635 // ushr v21.16b, v17.16b, #3
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0d0656 // ushr v22.16b, v18.16b, #3
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0d0677 // ushr v23.16b, v19.16b, #3
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0xad4044d0 // ldp q16, q17, [x6, #0]
+	WORD	$0xad414cd2 // ldp q18, q19, [x6, #32]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x6f0b0614 // ushr v20.16b, v16.16b, #5
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0b0635 // ushr v21.16b, v17.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0b0656 // ushr v22.16b, v18.16b, #5
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0b0677 // ushr v23.16b, v19.16b, #5
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x6f090614 // ushr v20.16b, v16.16b, #7
+	WORD	$0x6f090635 // ushr v21.16b, v17.16b, #7
+	WORD	$0x6f090656 // ushr v22.16b, v18.16b, #7
+	WORD	$0x6f090677 // ushr v23.16b, v19.16b, #7
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	ADD	$64, R6
+	SUBS	$1, R9, R9
+	BNE	group
+	WORD	$0xacc154d4 // ldp q20, q21, [x6], #32
+	WORD	$0xacc15cd6 // ldp q22, q23, [x6], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	SUB	$1, R7
+	B	block
+
+done:
+	RET
+
+// func estimate1x4NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate1x4NEONDot(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	q2+16(FP), R6
+	MOVD	o2+88(FP), R7
+	MOVD	q3+24(FP), R9
+	MOVD	o3+96(FP), R10
+	MOVD	blocks+48(FP), R12
+	MOVD	n+56(FP), R13
+	MOVD	groups+64(FP), R14
+	WORD	$0x4f00e43e // movi v30.16b, #1
+
+block:
+	CBZ	R13, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R6, R8
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	MOVD	R9, R11
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	MOVD	R14, R15
+
+group:
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0x3cc1051a // ldr q26, [x8], #16
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
+	WORD	$0xad404590 // ldp q16, q17, [x12, #0]
+	WORD	$0xad414d92 // ldp q18, q19, [x12, #32]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x4f9ae288 // sdot v8.4s, v20.16b, v26.4b[0]
+	WORD	$0x4f9ae2a9 // sdot v9.4s, v21.16b, v26.4b[0]
+	WORD	$0x4f9ae2ca // sdot v10.4s, v22.16b, v26.4b[0]
+	WORD	$0x4f9ae2eb // sdot v11.4s, v23.16b, v26.4b[0]
+	WORD	$0x4f9be28c // sdot v12.4s, v20.16b, v27.4b[0]
+	WORD	$0x4f9be2ad // sdot v13.4s, v21.16b, v27.4b[0]
+	WORD	$0x4f9be2ce // sdot v14.4s, v22.16b, v27.4b[0]
+	WORD	$0x4f9be2ef // sdot v15.4s, v23.16b, v27.4b[0]
+	WORD	$0x6f0f0614 // ushr v20.16b, v16.16b, #1
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0f0635 // ushr v21.16b, v17.16b, #1
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0f0656 // ushr v22.16b, v18.16b, #1
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0f0677 // ushr v23.16b, v19.16b, #1
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x4fbae288 // sdot v8.4s, v20.16b, v26.4b[1]
+	WORD	$0x4fbae2a9 // sdot v9.4s, v21.16b, v26.4b[1]
+	WORD	$0x4fbae2ca // sdot v10.4s, v22.16b, v26.4b[1]
+	WORD	$0x4fbae2eb // sdot v11.4s, v23.16b, v26.4b[1]
+	WORD	$0x4fbbe28c // sdot v12.4s, v20.16b, v27.4b[1]
+	WORD	$0x4fbbe2ad // sdot v13.4s, v21.16b, v27.4b[1]
+	WORD	$0x4fbbe2ce // sdot v14.4s, v22.16b, v27.4b[1]
+	WORD	$0x4fbbe2ef // sdot v15.4s, v23.16b, v27.4b[1]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x4f9aea88 // sdot v8.4s, v20.16b, v26.4b[2]
+	WORD	$0x4f9aeaa9 // sdot v9.4s, v21.16b, v26.4b[2]
+	WORD	$0x4f9aeaca // sdot v10.4s, v22.16b, v26.4b[2]
+	WORD	$0x4f9aeaeb // sdot v11.4s, v23.16b, v26.4b[2]
+	WORD	$0x4f9bea8c // sdot v12.4s, v20.16b, v27.4b[2]
+	WORD	$0x4f9beaad // sdot v13.4s, v21.16b, v27.4b[2]
+	WORD	$0x4f9beace // sdot v14.4s, v22.16b, v27.4b[2]
+	WORD	$0x4f9beaef // sdot v15.4s, v23.16b, v27.4b[2]
+	WORD	$0x6f0d0614 // ushr v20.16b, v16.16b, #3
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0d0635 // ushr v21.16b, v17.16b, #3
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0d0656 // ushr v22.16b, v18.16b, #3
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0d0677 // ushr v23.16b, v19.16b, #3
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0x4fbaea88 // sdot v8.4s, v20.16b, v26.4b[3]
+	WORD	$0x4fbaeaa9 // sdot v9.4s, v21.16b, v26.4b[3]
+	WORD	$0x4fbaeaca // sdot v10.4s, v22.16b, v26.4b[3]
+	WORD	$0x4fbaeaeb // sdot v11.4s, v23.16b, v26.4b[3]
+	WORD	$0x4fbbea8c // sdot v12.4s, v20.16b, v27.4b[3]
+	WORD	$0x4fbbeaad // sdot v13.4s, v21.16b, v27.4b[3]
+	WORD	$0x4fbbeace // sdot v14.4s, v22.16b, v27.4b[3]
+	WORD	$0x4fbbeaef // sdot v15.4s, v23.16b, v27.4b[3]
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0x3cc1051a // ldr q26, [x8], #16
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
+	WORD	$0xad404590 // ldp q16, q17, [x12, #0]
+	WORD	$0xad414d92 // ldp q18, q19, [x12, #32]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x4f9ae288 // sdot v8.4s, v20.16b, v26.4b[0]
+	WORD	$0x4f9ae2a9 // sdot v9.4s, v21.16b, v26.4b[0]
+	WORD	$0x4f9ae2ca // sdot v10.4s, v22.16b, v26.4b[0]
+	WORD	$0x4f9ae2eb // sdot v11.4s, v23.16b, v26.4b[0]
+	WORD	$0x4f9be28c // sdot v12.4s, v20.16b, v27.4b[0]
+	WORD	$0x4f9be2ad // sdot v13.4s, v21.16b, v27.4b[0]
+	WORD	$0x4f9be2ce // sdot v14.4s, v22.16b, v27.4b[0]
+	WORD	$0x4f9be2ef // sdot v15.4s, v23.16b, v27.4b[0]
+	WORD	$0x6f0b0614 // ushr v20.16b, v16.16b, #5
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0b0635 // ushr v21.16b, v17.16b, #5
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0b0656 // ushr v22.16b, v18.16b, #5
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0b0677 // ushr v23.16b, v19.16b, #5
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x4fbae288 // sdot v8.4s, v20.16b, v26.4b[1]
+	WORD	$0x4fbae2a9 // sdot v9.4s, v21.16b, v26.4b[1]
+	WORD	$0x4fbae2ca // sdot v10.4s, v22.16b, v26.4b[1]
+	WORD	$0x4fbae2eb // sdot v11.4s, v23.16b, v26.4b[1]
+	WORD	$0x4fbbe28c // sdot v12.4s, v20.16b, v27.4b[1]
+	WORD	$0x4fbbe2ad // sdot v13.4s, v21.16b, v27.4b[1]
+	WORD	$0x4fbbe2ce // sdot v14.4s, v22.16b, v27.4b[1]
+	WORD	$0x4fbbe2ef // sdot v15.4s, v23.16b, v27.4b[1]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x4f9aea88 // sdot v8.4s, v20.16b, v26.4b[2]
+	WORD	$0x4f9aeaa9 // sdot v9.4s, v21.16b, v26.4b[2]
+	WORD	$0x4f9aeaca // sdot v10.4s, v22.16b, v26.4b[2]
+	WORD	$0x4f9aeaeb // sdot v11.4s, v23.16b, v26.4b[2]
+	WORD	$0x4f9bea8c // sdot v12.4s, v20.16b, v27.4b[2]
+	WORD	$0x4f9beaad // sdot v13.4s, v21.16b, v27.4b[2]
+	WORD	$0x4f9beace // sdot v14.4s, v22.16b, v27.4b[2]
+	WORD	$0x4f9beaef // sdot v15.4s, v23.16b, v27.4b[2]
+	WORD	$0x6f090614 // ushr v20.16b, v16.16b, #7
+	WORD	$0x6f090635 // ushr v21.16b, v17.16b, #7
+	WORD	$0x6f090656 // ushr v22.16b, v18.16b, #7
+	WORD	$0x6f090677 // ushr v23.16b, v19.16b, #7
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0x4fbaea88 // sdot v8.4s, v20.16b, v26.4b[3]
+	WORD	$0x4fbaeaa9 // sdot v9.4s, v21.16b, v26.4b[3]
+	WORD	$0x4fbaeaca // sdot v10.4s, v22.16b, v26.4b[3]
+	WORD	$0x4fbaeaeb // sdot v11.4s, v23.16b, v26.4b[3]
+	WORD	$0x4fbbea8c // sdot v12.4s, v20.16b, v27.4b[3]
+	WORD	$0x4fbbeaad // sdot v13.4s, v21.16b, v27.4b[3]
+	WORD	$0x4fbbeace // sdot v14.4s, v22.16b, v27.4b[3]
+	WORD	$0x4fbbeaef // sdot v15.4s, v23.16b, v27.4b[3]
+	ADD	$64, R12
+	SUBS	$1, R15, R15
+	BNE	group
+	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
+	WORD	$0xacc15d96 // ldp q22, q23, [x12], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	FMOVS	c2+40(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD	$0x4eb8d508 // fsub v8.4s, v8.4s, v24.4s
+	WORD	$0x6e34dd08 // fmul v8.4s, v8.4s, v20.4s
+	WORD	$0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD	$0x4eb8d529 // fsub v9.4s, v9.4s, v24.4s
+	WORD	$0x6e35dd29 // fmul v9.4s, v9.4s, v21.4s
+	WORD	$0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD	$0x4eb8d54a // fsub v10.4s, v10.4s, v24.4s
+	WORD	$0x6e36dd4a // fmul v10.4s, v10.4s, v22.4s
+	WORD	$0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD	$0x4eb8d56b // fsub v11.4s, v11.4s, v24.4s
+	WORD	$0x6e37dd6b // fmul v11.4s, v11.4s, v23.4s
+	WORD	$0xac8124e8 // stp q8, q9, [x7], #32
+	WORD	$0xac812cea // stp q10, q11, [x7], #32
+	FMOVS	c3+44(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD	$0x4eb8d58c // fsub v12.4s, v12.4s, v24.4s
+	WORD	$0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD	$0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD	$0x4eb8d5ad // fsub v13.4s, v13.4s, v24.4s
+	WORD	$0x6e35ddad // fmul v13.4s, v13.4s, v21.4s
+	WORD	$0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD	$0x4eb8d5ce // fsub v14.4s, v14.4s, v24.4s
+	WORD	$0x6e36ddce // fmul v14.4s, v14.4s, v22.4s
+	WORD	$0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD	$0x4eb8d5ef // fsub v15.4s, v15.4s, v24.4s
+	WORD	$0x6e37ddef // fmul v15.4s, v15.4s, v23.4s
+	WORD	$0xac81354c // stp q12, q13, [x10], #32
+	WORD	$0xac813d4e // stp q14, q15, [x10], #32
+	SUB	$1, R13
+	B	block
+
+done:
+	RET
+
+// func estimate2x1NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate2x1NEONDot(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	blocks+48(FP), R3
+	MOVD	n+56(FP), R4
+	MOVD	groups+64(FP), R5
+	WORD	$0x4f00e47e // movi v30.16b, #3
+
+block:
+	CBZ	R4, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R5, R6
+
+group:
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0xad404470 // ldp q16, q17, [x3, #0]
+	WORD	$0xad414c72 // ldp q18, q19, [x3, #32]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0xad424470 // ldp q16, q17, [x3, #64]
+	WORD	$0xad434c72 // ldp q18, q19, [x3, #96]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	ADD	$128, R3
+	SUBS	$1, R6, R6
+	BNE	group
+	WORD	$0xacc15474 // ldp q20, q21, [x3], #32
+	WORD	$0xacc15c76 // ldp q22, q23, [x3], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	SUB	$1, R4
+	B	block
+
+done:
+	RET
+
+// func estimate2x2NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate2x2NEONDot(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	blocks+48(FP), R6
+	MOVD	n+56(FP), R7
+	MOVD	groups+64(FP), R8
+	WORD	$0x4f00e47e // movi v30.16b, #3
+
+block:
+	CBZ	R7, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R8, R9
+
+group:
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0xad4044d0 // ldp q16, q17, [x6, #0]
+	WORD	$0xad414cd2 // ldp q18, q19, [x6, #32]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0xad4244d0 // ldp q16, q17, [x6, #64]
+	WORD	$0xad434cd2 // ldp q18, q19, [x6, #96]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	ADD	$128, R6
+	SUBS	$1, R9, R9
+	BNE	group
+	WORD	$0xacc154d4 // ldp q20, q21, [x6], #32
+	WORD	$0xacc15cd6 // ldp q22, q23, [x6], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	SUB	$1, R7
+	B	block
+
+done:
+	RET
+
+// func estimate2x4NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate2x4NEONDot(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	q2+16(FP), R6
+	MOVD	o2+88(FP), R7
+	MOVD	q3+24(FP), R9
+	MOVD	o3+96(FP), R10
+	MOVD	blocks+48(FP), R12
+	MOVD	n+56(FP), R13
+	MOVD	groups+64(FP), R14
+	WORD	$0x4f00e47e // movi v30.16b, #3
+
+block:
+	CBZ	R13, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R6, R8
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	MOVD	R9, R11
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	MOVD	R14, R15
+
+group:
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0x3cc1051a // ldr q26, [x8], #16
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
+	WORD	$0xad404590 // ldp q16, q17, [x12, #0]
+	WORD	$0xad414d92 // ldp q18, q19, [x12, #32]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x4f9ae288 // sdot v8.4s, v20.16b, v26.4b[0]
+	WORD	$0x4f9ae2a9 // sdot v9.4s, v21.16b, v26.4b[0]
+	WORD	$0x4f9ae2ca // sdot v10.4s, v22.16b, v26.4b[0]
+	WORD	$0x4f9ae2eb // sdot v11.4s, v23.16b, v26.4b[0]
+	WORD	$0x4f9be28c // sdot v12.4s, v20.16b, v27.4b[0]
+	WORD	$0x4f9be2ad // sdot v13.4s, v21.16b, v27.4b[0]
+	WORD	$0x4f9be2ce // sdot v14.4s, v22.16b, v27.4b[0]
+	WORD	$0x4f9be2ef // sdot v15.4s, v23.16b, v27.4b[0]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x4fbae288 // sdot v8.4s, v20.16b, v26.4b[1]
+	WORD	$0x4fbae2a9 // sdot v9.4s, v21.16b, v26.4b[1]
+	WORD	$0x4fbae2ca // sdot v10.4s, v22.16b, v26.4b[1]
+	WORD	$0x4fbae2eb // sdot v11.4s, v23.16b, v26.4b[1]
+	WORD	$0x4fbbe28c // sdot v12.4s, v20.16b, v27.4b[1]
+	WORD	$0x4fbbe2ad // sdot v13.4s, v21.16b, v27.4b[1]
+	WORD	$0x4fbbe2ce // sdot v14.4s, v22.16b, v27.4b[1]
+	WORD	$0x4fbbe2ef // sdot v15.4s, v23.16b, v27.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x4f9aea88 // sdot v8.4s, v20.16b, v26.4b[2]
+	WORD	$0x4f9aeaa9 // sdot v9.4s, v21.16b, v26.4b[2]
+	WORD	$0x4f9aeaca // sdot v10.4s, v22.16b, v26.4b[2]
+	WORD	$0x4f9aeaeb // sdot v11.4s, v23.16b, v26.4b[2]
+	WORD	$0x4f9bea8c // sdot v12.4s, v20.16b, v27.4b[2]
+	WORD	$0x4f9beaad // sdot v13.4s, v21.16b, v27.4b[2]
+	WORD	$0x4f9beace // sdot v14.4s, v22.16b, v27.4b[2]
+	WORD	$0x4f9beaef // sdot v15.4s, v23.16b, v27.4b[2]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0x4fbaea88 // sdot v8.4s, v20.16b, v26.4b[3]
+	WORD	$0x4fbaeaa9 // sdot v9.4s, v21.16b, v26.4b[3]
+	WORD	$0x4fbaeaca // sdot v10.4s, v22.16b, v26.4b[3]
+	WORD	$0x4fbaeaeb // sdot v11.4s, v23.16b, v26.4b[3]
+	WORD	$0x4fbbea8c // sdot v12.4s, v20.16b, v27.4b[3]
+	WORD	$0x4fbbeaad // sdot v13.4s, v21.16b, v27.4b[3]
+	WORD	$0x4fbbeace // sdot v14.4s, v22.16b, v27.4b[3]
+	WORD	$0x4fbbeaef // sdot v15.4s, v23.16b, v27.4b[3]
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0x3cc1051a // ldr q26, [x8], #16
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
+	WORD	$0xad424590 // ldp q16, q17, [x12, #64]
+	WORD	$0xad434d92 // ldp q18, q19, [x12, #96]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x4f9ae288 // sdot v8.4s, v20.16b, v26.4b[0]
+	WORD	$0x4f9ae2a9 // sdot v9.4s, v21.16b, v26.4b[0]
+	WORD	$0x4f9ae2ca // sdot v10.4s, v22.16b, v26.4b[0]
+	WORD	$0x4f9ae2eb // sdot v11.4s, v23.16b, v26.4b[0]
+	WORD	$0x4f9be28c // sdot v12.4s, v20.16b, v27.4b[0]
+	WORD	$0x4f9be2ad // sdot v13.4s, v21.16b, v27.4b[0]
+	WORD	$0x4f9be2ce // sdot v14.4s, v22.16b, v27.4b[0]
+	WORD	$0x4f9be2ef // sdot v15.4s, v23.16b, v27.4b[0]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x4fbae288 // sdot v8.4s, v20.16b, v26.4b[1]
+	WORD	$0x4fbae2a9 // sdot v9.4s, v21.16b, v26.4b[1]
+	WORD	$0x4fbae2ca // sdot v10.4s, v22.16b, v26.4b[1]
+	WORD	$0x4fbae2eb // sdot v11.4s, v23.16b, v26.4b[1]
+	WORD	$0x4fbbe28c // sdot v12.4s, v20.16b, v27.4b[1]
+	WORD	$0x4fbbe2ad // sdot v13.4s, v21.16b, v27.4b[1]
+	WORD	$0x4fbbe2ce // sdot v14.4s, v22.16b, v27.4b[1]
+	WORD	$0x4fbbe2ef // sdot v15.4s, v23.16b, v27.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x4f9aea88 // sdot v8.4s, v20.16b, v26.4b[2]
+	WORD	$0x4f9aeaa9 // sdot v9.4s, v21.16b, v26.4b[2]
+	WORD	$0x4f9aeaca // sdot v10.4s, v22.16b, v26.4b[2]
+	WORD	$0x4f9aeaeb // sdot v11.4s, v23.16b, v26.4b[2]
+	WORD	$0x4f9bea8c // sdot v12.4s, v20.16b, v27.4b[2]
+	WORD	$0x4f9beaad // sdot v13.4s, v21.16b, v27.4b[2]
+	WORD	$0x4f9beace // sdot v14.4s, v22.16b, v27.4b[2]
+	WORD	$0x4f9beaef // sdot v15.4s, v23.16b, v27.4b[2]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0x4fbaea88 // sdot v8.4s, v20.16b, v26.4b[3]
+	WORD	$0x4fbaeaa9 // sdot v9.4s, v21.16b, v26.4b[3]
+	WORD	$0x4fbaeaca // sdot v10.4s, v22.16b, v26.4b[3]
+	WORD	$0x4fbaeaeb // sdot v11.4s, v23.16b, v26.4b[3]
+	WORD	$0x4fbbea8c // sdot v12.4s, v20.16b, v27.4b[3]
+	WORD	$0x4fbbeaad // sdot v13.4s, v21.16b, v27.4b[3]
+	WORD	$0x4fbbeace // sdot v14.4s, v22.16b, v27.4b[3]
+	WORD	$0x4fbbeaef // sdot v15.4s, v23.16b, v27.4b[3]
+	ADD	$128, R12
+	SUBS	$1, R15, R15
+	BNE	group
+	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
+	WORD	$0xacc15d96 // ldp q22, q23, [x12], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	FMOVS	c2+40(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD	$0x4eb8d508 // fsub v8.4s, v8.4s, v24.4s
+	WORD	$0x6e34dd08 // fmul v8.4s, v8.4s, v20.4s
+	WORD	$0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD	$0x4eb8d529 // fsub v9.4s, v9.4s, v24.4s
+	WORD	$0x6e35dd29 // fmul v9.4s, v9.4s, v21.4s
+	WORD	$0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD	$0x4eb8d54a // fsub v10.4s, v10.4s, v24.4s
+	WORD	$0x6e36dd4a // fmul v10.4s, v10.4s, v22.4s
+	WORD	$0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD	$0x4eb8d56b // fsub v11.4s, v11.4s, v24.4s
+	WORD	$0x6e37dd6b // fmul v11.4s, v11.4s, v23.4s
+	WORD	$0xac8124e8 // stp q8, q9, [x7], #32
+	WORD	$0xac812cea // stp q10, q11, [x7], #32
+	FMOVS	c3+44(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD	$0x4eb8d58c // fsub v12.4s, v12.4s, v24.4s
+	WORD	$0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD	$0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD	$0x4eb8d5ad // fsub v13.4s, v13.4s, v24.4s
+	WORD	$0x6e35ddad // fmul v13.4s, v13.4s, v21.4s
+	WORD	$0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD	$0x4eb8d5ce // fsub v14.4s, v14.4s, v24.4s
+	WORD	$0x6e36ddce // fmul v14.4s, v14.4s, v22.4s
+	WORD	$0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD	$0x4eb8d5ef // fsub v15.4s, v15.4s, v24.4s
+	WORD	$0x6e37ddef // fmul v15.4s, v15.4s, v23.4s
+	WORD	$0xac81354c // stp q12, q13, [x10], #32
+	WORD	$0xac813d4e // stp q14, q15, [x10], #32
+	SUB	$1, R13
+	B	block
+
+done:
+	RET
+
+// func estimate3x1NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate3x1NEONDot(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	blocks+48(FP), R3
+	MOVD	n+56(FP), R4
+	MOVD	groups+64(FP), R5
+	WORD	$0x4f00e47e // movi v30.16b, #3
+	WORD	$0x4f00e49f // movi v31.16b, #4
+
+block:
+	CBZ	R4, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R5, R6
+
+group:
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0xad404470 // ldp q16, q17, [x3, #0]
+	WORD	$0xad414c72 // ldp q18, q19, [x3, #32]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0xad444470 // ldp q16, q17, [x3, #128]
+	WORD	$0xad454c72 // ldp q18, q19, [x3, #160]
+	WORD	$0x4f0a5614 // shl v20.16b, v16.16b, #2
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x4f0a5635 // shl v21.16b, v17.16b, #2
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x4f0a5656 // shl v22.16b, v18.16b, #2
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x4f0a5677 // shl v23.16b, v19.16b, #2
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f095614 // shl v20.16b, v16.16b, #1
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x4f095635 // shl v21.16b, v17.16b, #1
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x4f095656 // shl v22.16b, v18.16b, #1
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x4f095677 // shl v23.16b, v19.16b, #1
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4e3f1e14 // and v20.16b, v16.16b, v31.16b
+	WORD	$0x4e3f1e35 // and v21.16b, v17.16b, v31.16b
+	WORD	$0x4e3f1e56 // and v22.16b, v18.16b, v31.16b
+	WORD	$0x4e3f1e77 // and v23.16b, v19.16b, v31.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x6f0f0614 // ushr v20.16b, v16.16b, #1
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0f0635 // ushr v21.16b, v17.16b, #1
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0f0656 // ushr v22.16b, v18.16b, #1
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0f0677 // ushr v23.16b, v19.16b, #1
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0xad424470 // ldp q16, q17, [x3, #64]
+	WORD	$0xad434c72 // ldp q18, q19, [x3, #96]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0xad444470 // ldp q16, q17, [x3, #128]
+	WORD	$0xad454c72 // ldp q18, q19, [x3, #160]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x6f0d0614 // ushr v20.16b, v16.16b, #3
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0d0635 // ushr v21.16b, v17.16b, #3
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0d0656 // ushr v22.16b, v18.16b, #3
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0d0677 // ushr v23.16b, v19.16b, #3
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x6f0b0614 // ushr v20.16b, v16.16b, #5
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0b0635 // ushr v21.16b, v17.16b, #5
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0b0656 // ushr v22.16b, v18.16b, #5
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0b0677 // ushr v23.16b, v19.16b, #5
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	ADD	$192, R3
+	SUBS	$1, R6, R6
+	BNE	group
+	WORD	$0xacc15474 // ldp q20, q21, [x3], #32
+	WORD	$0xacc15c76 // ldp q22, q23, [x3], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	SUB	$1, R4
+	B	block
+
+done:
+	RET
+
+// func estimate3x2NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate3x2NEONDot(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	blocks+48(FP), R6
+	MOVD	n+56(FP), R7
+	MOVD	groups+64(FP), R8
+	WORD	$0x4f00e47e // movi v30.16b, #3
+	WORD	$0x4f00e49f // movi v31.16b, #4
+
+block:
+	CBZ	R7, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R8, R9
+
+group:
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0xad4044d0 // ldp q16, q17, [x6, #0]
+	WORD	$0xad414cd2 // ldp q18, q19, [x6, #32]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0xad4444d0 // ldp q16, q17, [x6, #128]
+	WORD	$0xad454cd2 // ldp q18, q19, [x6, #160]
+	WORD	$0x4f0a5614 // shl v20.16b, v16.16b, #2
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x4f0a5635 // shl v21.16b, v17.16b, #2
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x4f0a5656 // shl v22.16b, v18.16b, #2
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x4f0a5677 // shl v23.16b, v19.16b, #2
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x4f095614 // shl v20.16b, v16.16b, #1
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x4f095635 // shl v21.16b, v17.16b, #1
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x4f095656 // shl v22.16b, v18.16b, #1
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x4f095677 // shl v23.16b, v19.16b, #1
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x4e3f1e14 // and v20.16b, v16.16b, v31.16b
+	WORD	$0x4e3f1e35 // and v21.16b, v17.16b, v31.16b
+	WORD	$0x4e3f1e56 // and v22.16b, v18.16b, v31.16b
+	WORD	$0x4e3f1e77 // and v23.16b, v19.16b, v31.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x6f0f0614 // ushr v20.16b, v16.16b, #1
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0f0635 // ushr v21.16b, v17.16b, #1
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0f0656 // ushr v22.16b, v18.16b, #1
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0f0677 // ushr v23.16b, v19.16b, #1
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0xad4244d0 // ldp q16, q17, [x6, #64]
+	WORD	$0xad434cd2 // ldp q18, q19, [x6, #96]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0xad4444d0 // ldp q16, q17, [x6, #128]
+	WORD	$0xad454cd2 // ldp q18, q19, [x6, #160]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x6f0d0614 // ushr v20.16b, v16.16b, #3
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0d0635 // ushr v21.16b, v17.16b, #3
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0d0656 // ushr v22.16b, v18.16b, #3
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0d0677 // ushr v23.16b, v19.16b, #3
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x6f0b0614 // ushr v20.16b, v16.16b, #5
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0b0635 // ushr v21.16b, v17.16b, #5
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0b0656 // ushr v22.16b, v18.16b, #5
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0b0677 // ushr v23.16b, v19.16b, #5
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	ADD	$192, R6
+	SUBS	$1, R9, R9
+	BNE	group
+	WORD	$0xacc154d4 // ldp q20, q21, [x6], #32
+	WORD	$0xacc15cd6 // ldp q22, q23, [x6], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	SUB	$1, R7
+	B	block
+
+done:
+	RET
+
+// func estimate3x4NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate3x4NEONDot(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	q2+16(FP), R6
+	MOVD	o2+88(FP), R7
+	MOVD	q3+24(FP), R9
+	MOVD	o3+96(FP), R10
+	MOVD	blocks+48(FP), R12
+	MOVD	n+56(FP), R13
+	MOVD	groups+64(FP), R14
+	WORD	$0x4f00e47e // movi v30.16b, #3
+	WORD	$0x4f00e49f // movi v31.16b, #4
+
+block:
+	CBZ	R13, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R6, R8
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	MOVD	R9, R11
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	MOVD	R14, R15
+
+group:
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0x3cc1051a // ldr q26, [x8], #16
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
+	WORD	$0xad404590 // ldp q16, q17, [x12, #0]
+	WORD	$0xad414d92 // ldp q18, q19, [x12, #32]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x4f9ae288 // sdot v8.4s, v20.16b, v26.4b[0]
+	WORD	$0x4f9ae2a9 // sdot v9.4s, v21.16b, v26.4b[0]
+	WORD	$0x4f9ae2ca // sdot v10.4s, v22.16b, v26.4b[0]
+	WORD	$0x4f9ae2eb // sdot v11.4s, v23.16b, v26.4b[0]
+	WORD	$0x4f9be28c // sdot v12.4s, v20.16b, v27.4b[0]
+	WORD	$0x4f9be2ad // sdot v13.4s, v21.16b, v27.4b[0]
+	WORD	$0x4f9be2ce // sdot v14.4s, v22.16b, v27.4b[0]
+	WORD	$0x4f9be2ef // sdot v15.4s, v23.16b, v27.4b[0]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x4fbae288 // sdot v8.4s, v20.16b, v26.4b[1]
+	WORD	$0x4fbae2a9 // sdot v9.4s, v21.16b, v26.4b[1]
+	WORD	$0x4fbae2ca // sdot v10.4s, v22.16b, v26.4b[1]
+	WORD	$0x4fbae2eb // sdot v11.4s, v23.16b, v26.4b[1]
+	WORD	$0x4fbbe28c // sdot v12.4s, v20.16b, v27.4b[1]
+	WORD	$0x4fbbe2ad // sdot v13.4s, v21.16b, v27.4b[1]
+	WORD	$0x4fbbe2ce // sdot v14.4s, v22.16b, v27.4b[1]
+	WORD	$0x4fbbe2ef // sdot v15.4s, v23.16b, v27.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x4f9aea88 // sdot v8.4s, v20.16b, v26.4b[2]
+	WORD	$0x4f9aeaa9 // sdot v9.4s, v21.16b, v26.4b[2]
+	WORD	$0x4f9aeaca // sdot v10.4s, v22.16b, v26.4b[2]
+	WORD	$0x4f9aeaeb // sdot v11.4s, v23.16b, v26.4b[2]
+	WORD	$0x4f9bea8c // sdot v12.4s, v20.16b, v27.4b[2]
+	WORD	$0x4f9beaad // sdot v13.4s, v21.16b, v27.4b[2]
+	WORD	$0x4f9beace // sdot v14.4s, v22.16b, v27.4b[2]
+	WORD	$0x4f9beaef // sdot v15.4s, v23.16b, v27.4b[2]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0x4fbaea88 // sdot v8.4s, v20.16b, v26.4b[3]
+	WORD	$0x4fbaeaa9 // sdot v9.4s, v21.16b, v26.4b[3]
+	WORD	$0x4fbaeaca // sdot v10.4s, v22.16b, v26.4b[3]
+	WORD	$0x4fbaeaeb // sdot v11.4s, v23.16b, v26.4b[3]
+	WORD	$0x4fbbea8c // sdot v12.4s, v20.16b, v27.4b[3]
+	WORD	$0x4fbbeaad // sdot v13.4s, v21.16b, v27.4b[3]
+	WORD	$0x4fbbeace // sdot v14.4s, v22.16b, v27.4b[3]
+	WORD	$0x4fbbeaef // sdot v15.4s, v23.16b, v27.4b[3]
+	WORD	$0xad444590 // ldp q16, q17, [x12, #128]
+	WORD	$0xad454d92 // ldp q18, q19, [x12, #160]
+	WORD	$0x4f0a5614 // shl v20.16b, v16.16b, #2
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x4f0a5635 // shl v21.16b, v17.16b, #2
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x4f0a5656 // shl v22.16b, v18.16b, #2
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x4f0a5677 // shl v23.16b, v19.16b, #2
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x4f9ae288 // sdot v8.4s, v20.16b, v26.4b[0]
+	WORD	$0x4f9ae2a9 // sdot v9.4s, v21.16b, v26.4b[0]
+	WORD	$0x4f9ae2ca // sdot v10.4s, v22.16b, v26.4b[0]
+	WORD	$0x4f9ae2eb // sdot v11.4s, v23.16b, v26.4b[0]
+	WORD	$0x4f9be28c // sdot v12.4s, v20.16b, v27.4b[0]
+	WORD	$0x4f9be2ad // sdot v13.4s, v21.16b, v27.4b[0]
+	WORD	$0x4f9be2ce // sdot v14.4s, v22.16b, v27.4b[0]
+	WORD	$0x4f9be2ef // sdot v15.4s, v23.16b, v27.4b[0]
+	WORD	$0x4f095614 // shl v20.16b, v16.16b, #1
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x4f095635 // shl v21.16b, v17.16b, #1
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x4f095656 // shl v22.16b, v18.16b, #1
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x4f095677 // shl v23.16b, v19.16b, #1
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x4fbae288 // sdot v8.4s, v20.16b, v26.4b[1]
+	WORD	$0x4fbae2a9 // sdot v9.4s, v21.16b, v26.4b[1]
+	WORD	$0x4fbae2ca // sdot v10.4s, v22.16b, v26.4b[1]
+	WORD	$0x4fbae2eb // sdot v11.4s, v23.16b, v26.4b[1]
+	WORD	$0x4fbbe28c // sdot v12.4s, v20.16b, v27.4b[1]
+	WORD	$0x4fbbe2ad // sdot v13.4s, v21.16b, v27.4b[1]
+	WORD	$0x4fbbe2ce // sdot v14.4s, v22.16b, v27.4b[1]
+	WORD	$0x4fbbe2ef // sdot v15.4s, v23.16b, v27.4b[1]
+	WORD	$0x4e3f1e14 // and v20.16b, v16.16b, v31.16b
+	WORD	$0x4e3f1e35 // and v21.16b, v17.16b, v31.16b
+	WORD	$0x4e3f1e56 // and v22.16b, v18.16b, v31.16b
+	WORD	$0x4e3f1e77 // and v23.16b, v19.16b, v31.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x4f9aea88 // sdot v8.4s, v20.16b, v26.4b[2]
+	WORD	$0x4f9aeaa9 // sdot v9.4s, v21.16b, v26.4b[2]
+	WORD	$0x4f9aeaca // sdot v10.4s, v22.16b, v26.4b[2]
+	WORD	$0x4f9aeaeb // sdot v11.4s, v23.16b, v26.4b[2]
+	WORD	$0x4f9bea8c // sdot v12.4s, v20.16b, v27.4b[2]
+	WORD	$0x4f9beaad // sdot v13.4s, v21.16b, v27.4b[2]
+	WORD	$0x4f9beace // sdot v14.4s, v22.16b, v27.4b[2]
+	WORD	$0x4f9beaef // sdot v15.4s, v23.16b, v27.4b[2]
+	WORD	$0x6f0f0614 // ushr v20.16b, v16.16b, #1
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0f0635 // ushr v21.16b, v17.16b, #1
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0f0656 // ushr v22.16b, v18.16b, #1
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0f0677 // ushr v23.16b, v19.16b, #1
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0x4fbaea88 // sdot v8.4s, v20.16b, v26.4b[3]
+	WORD	$0x4fbaeaa9 // sdot v9.4s, v21.16b, v26.4b[3]
+	WORD	$0x4fbaeaca // sdot v10.4s, v22.16b, v26.4b[3]
+	WORD	$0x4fbaeaeb // sdot v11.4s, v23.16b, v26.4b[3]
+	WORD	$0x4fbbea8c // sdot v12.4s, v20.16b, v27.4b[3]
+	WORD	$0x4fbbeaad // sdot v13.4s, v21.16b, v27.4b[3]
+	WORD	$0x4fbbeace // sdot v14.4s, v22.16b, v27.4b[3]
+	WORD	$0x4fbbeaef // sdot v15.4s, v23.16b, v27.4b[3]
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0x3cc1051a // ldr q26, [x8], #16
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
+	WORD	$0xad424590 // ldp q16, q17, [x12, #64]
+	WORD	$0xad434d92 // ldp q18, q19, [x12, #96]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x4f9ae288 // sdot v8.4s, v20.16b, v26.4b[0]
+	WORD	$0x4f9ae2a9 // sdot v9.4s, v21.16b, v26.4b[0]
+	WORD	$0x4f9ae2ca // sdot v10.4s, v22.16b, v26.4b[0]
+	WORD	$0x4f9ae2eb // sdot v11.4s, v23.16b, v26.4b[0]
+	WORD	$0x4f9be28c // sdot v12.4s, v20.16b, v27.4b[0]
+	WORD	$0x4f9be2ad // sdot v13.4s, v21.16b, v27.4b[0]
+	WORD	$0x4f9be2ce // sdot v14.4s, v22.16b, v27.4b[0]
+	WORD	$0x4f9be2ef // sdot v15.4s, v23.16b, v27.4b[0]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x4fbae288 // sdot v8.4s, v20.16b, v26.4b[1]
+	WORD	$0x4fbae2a9 // sdot v9.4s, v21.16b, v26.4b[1]
+	WORD	$0x4fbae2ca // sdot v10.4s, v22.16b, v26.4b[1]
+	WORD	$0x4fbae2eb // sdot v11.4s, v23.16b, v26.4b[1]
+	WORD	$0x4fbbe28c // sdot v12.4s, v20.16b, v27.4b[1]
+	WORD	$0x4fbbe2ad // sdot v13.4s, v21.16b, v27.4b[1]
+	WORD	$0x4fbbe2ce // sdot v14.4s, v22.16b, v27.4b[1]
+	WORD	$0x4fbbe2ef // sdot v15.4s, v23.16b, v27.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3e1e94 // and v20.16b, v20.16b, v30.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3e1eb5 // and v21.16b, v21.16b, v30.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3e1ed6 // and v22.16b, v22.16b, v30.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3e1ef7 // and v23.16b, v23.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x4f9aea88 // sdot v8.4s, v20.16b, v26.4b[2]
+	WORD	$0x4f9aeaa9 // sdot v9.4s, v21.16b, v26.4b[2]
+	WORD	$0x4f9aeaca // sdot v10.4s, v22.16b, v26.4b[2]
+	WORD	$0x4f9aeaeb // sdot v11.4s, v23.16b, v26.4b[2]
+	WORD	$0x4f9bea8c // sdot v12.4s, v20.16b, v27.4b[2]
+	WORD	$0x4f9beaad // sdot v13.4s, v21.16b, v27.4b[2]
+	WORD	$0x4f9beace // sdot v14.4s, v22.16b, v27.4b[2]
+	WORD	$0x4f9beaef // sdot v15.4s, v23.16b, v27.4b[2]
+	WORD	$0x6f0a0614 // ushr v20.16b, v16.16b, #6
+	WORD	$0x6f0a0635 // ushr v21.16b, v17.16b, #6
+	WORD	$0x6f0a0656 // ushr v22.16b, v18.16b, #6
+	WORD	$0x6f0a0677 // ushr v23.16b, v19.16b, #6
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0x4fbaea88 // sdot v8.4s, v20.16b, v26.4b[3]
+	WORD	$0x4fbaeaa9 // sdot v9.4s, v21.16b, v26.4b[3]
+	WORD	$0x4fbaeaca // sdot v10.4s, v22.16b, v26.4b[3]
+	WORD	$0x4fbaeaeb // sdot v11.4s, v23.16b, v26.4b[3]
+	WORD	$0x4fbbea8c // sdot v12.4s, v20.16b, v27.4b[3]
+	WORD	$0x4fbbeaad // sdot v13.4s, v21.16b, v27.4b[3]
+	WORD	$0x4fbbeace // sdot v14.4s, v22.16b, v27.4b[3]
+	WORD	$0x4fbbeaef // sdot v15.4s, v23.16b, v27.4b[3]
+	WORD	$0xad444590 // ldp q16, q17, [x12, #128]
+	WORD	$0xad454d92 // ldp q18, q19, [x12, #160]
+	WORD	$0x6f0e0614 // ushr v20.16b, v16.16b, #2
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0e0635 // ushr v21.16b, v17.16b, #2
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0e0656 // ushr v22.16b, v18.16b, #2
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0e0677 // ushr v23.16b, v19.16b, #2
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x4f9ae288 // sdot v8.4s, v20.16b, v26.4b[0]
+	WORD	$0x4f9ae2a9 // sdot v9.4s, v21.16b, v26.4b[0]
+	WORD	$0x4f9ae2ca // sdot v10.4s, v22.16b, v26.4b[0]
+	WORD	$0x4f9ae2eb // sdot v11.4s, v23.16b, v26.4b[0]
+	WORD	$0x4f9be28c // sdot v12.4s, v20.16b, v27.4b[0]
+	WORD	$0x4f9be2ad // sdot v13.4s, v21.16b, v27.4b[0]
+	WORD	$0x4f9be2ce // sdot v14.4s, v22.16b, v27.4b[0]
+	WORD	$0x4f9be2ef // sdot v15.4s, v23.16b, v27.4b[0]
+	WORD	$0x6f0d0614 // ushr v20.16b, v16.16b, #3
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0d0635 // ushr v21.16b, v17.16b, #3
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0d0656 // ushr v22.16b, v18.16b, #3
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0d0677 // ushr v23.16b, v19.16b, #3
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x4fbae288 // sdot v8.4s, v20.16b, v26.4b[1]
+	WORD	$0x4fbae2a9 // sdot v9.4s, v21.16b, v26.4b[1]
+	WORD	$0x4fbae2ca // sdot v10.4s, v22.16b, v26.4b[1]
+	WORD	$0x4fbae2eb // sdot v11.4s, v23.16b, v26.4b[1]
+	WORD	$0x4fbbe28c // sdot v12.4s, v20.16b, v27.4b[1]
+	WORD	$0x4fbbe2ad // sdot v13.4s, v21.16b, v27.4b[1]
+	WORD	$0x4fbbe2ce // sdot v14.4s, v22.16b, v27.4b[1]
+	WORD	$0x4fbbe2ef // sdot v15.4s, v23.16b, v27.4b[1]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x4f9aea88 // sdot v8.4s, v20.16b, v26.4b[2]
+	WORD	$0x4f9aeaa9 // sdot v9.4s, v21.16b, v26.4b[2]
+	WORD	$0x4f9aeaca // sdot v10.4s, v22.16b, v26.4b[2]
+	WORD	$0x4f9aeaeb // sdot v11.4s, v23.16b, v26.4b[2]
+	WORD	$0x4f9bea8c // sdot v12.4s, v20.16b, v27.4b[2]
+	WORD	$0x4f9beaad // sdot v13.4s, v21.16b, v27.4b[2]
+	WORD	$0x4f9beace // sdot v14.4s, v22.16b, v27.4b[2]
+	WORD	$0x4f9beaef // sdot v15.4s, v23.16b, v27.4b[2]
+	WORD	$0x6f0b0614 // ushr v20.16b, v16.16b, #5
+	WORD	$0x4e3f1e94 // and v20.16b, v20.16b, v31.16b
+	WORD	$0x6f0b0635 // ushr v21.16b, v17.16b, #5
+	WORD	$0x4e3f1eb5 // and v21.16b, v21.16b, v31.16b
+	WORD	$0x6f0b0656 // ushr v22.16b, v18.16b, #5
+	WORD	$0x4e3f1ed6 // and v22.16b, v22.16b, v31.16b
+	WORD	$0x6f0b0677 // ushr v23.16b, v19.16b, #5
+	WORD	$0x4e3f1ef7 // and v23.16b, v23.16b, v31.16b
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0x4fbaea88 // sdot v8.4s, v20.16b, v26.4b[3]
+	WORD	$0x4fbaeaa9 // sdot v9.4s, v21.16b, v26.4b[3]
+	WORD	$0x4fbaeaca // sdot v10.4s, v22.16b, v26.4b[3]
+	WORD	$0x4fbaeaeb // sdot v11.4s, v23.16b, v26.4b[3]
+	WORD	$0x4fbbea8c // sdot v12.4s, v20.16b, v27.4b[3]
+	WORD	$0x4fbbeaad // sdot v13.4s, v21.16b, v27.4b[3]
+	WORD	$0x4fbbeace // sdot v14.4s, v22.16b, v27.4b[3]
+	WORD	$0x4fbbeaef // sdot v15.4s, v23.16b, v27.4b[3]
+	ADD	$192, R12
+	SUBS	$1, R15, R15
+	BNE	group
+	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
+	WORD	$0xacc15d96 // ldp q22, q23, [x12], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	FMOVS	c2+40(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD	$0x4eb8d508 // fsub v8.4s, v8.4s, v24.4s
+	WORD	$0x6e34dd08 // fmul v8.4s, v8.4s, v20.4s
+	WORD	$0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD	$0x4eb8d529 // fsub v9.4s, v9.4s, v24.4s
+	WORD	$0x6e35dd29 // fmul v9.4s, v9.4s, v21.4s
+	WORD	$0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD	$0x4eb8d54a // fsub v10.4s, v10.4s, v24.4s
+	WORD	$0x6e36dd4a // fmul v10.4s, v10.4s, v22.4s
+	WORD	$0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD	$0x4eb8d56b // fsub v11.4s, v11.4s, v24.4s
+	WORD	$0x6e37dd6b // fmul v11.4s, v11.4s, v23.4s
+	WORD	$0xac8124e8 // stp q8, q9, [x7], #32
+	WORD	$0xac812cea // stp q10, q11, [x7], #32
+	FMOVS	c3+44(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD	$0x4eb8d58c // fsub v12.4s, v12.4s, v24.4s
+	WORD	$0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD	$0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD	$0x4eb8d5ad // fsub v13.4s, v13.4s, v24.4s
+	WORD	$0x6e35ddad // fmul v13.4s, v13.4s, v21.4s
+	WORD	$0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD	$0x4eb8d5ce // fsub v14.4s, v14.4s, v24.4s
+	WORD	$0x6e36ddce // fmul v14.4s, v14.4s, v22.4s
+	WORD	$0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD	$0x4eb8d5ef // fsub v15.4s, v15.4s, v24.4s
+	WORD	$0x6e37ddef // fmul v15.4s, v15.4s, v23.4s
+	WORD	$0xac81354c // stp q12, q13, [x10], #32
+	WORD	$0xac813d4e // stp q14, q15, [x10], #32
+	SUB	$1, R13
+	B	block
+
+done:
+	RET
+
+// func estimate4x1NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate4x1NEONDot(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	blocks+48(FP), R3
+	MOVD	n+56(FP), R4
+	MOVD	groups+64(FP), R5
+	WORD	$0x4f00e5fe // movi v30.16b, #15
+
+block:
+	CBZ	R4, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R5, R6
+
+group:
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0xad404470 // ldp q16, q17, [x3, #0]
+	WORD	$0xad414c72 // ldp q18, q19, [x3, #32]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0xad424470 // ldp q16, q17, [x3, #64]
+	WORD	$0xad434c72 // ldp q18, q19, [x3, #96]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0xad444470 // ldp q16, q17, [x3, #128]
+	WORD	$0xad454c72 // ldp q18, q19, [x3, #160]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0xad464470 // ldp q16, q17, [x3, #192]
+	WORD	$0xad474c72 // ldp q18, q19, [x3, #224]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	ADD	$256, R3
+	SUBS	$1, R6, R6
+	BNE	group
+	WORD	$0xacc15474 // ldp q20, q21, [x3], #32
+	WORD	$0xacc15c76 // ldp q22, q23, [x3], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	SUB	$1, R4
+	B	block
+
+done:
+	RET
+
+// func estimate4x2NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate4x2NEONDot(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	blocks+48(FP), R6
+	MOVD	n+56(FP), R7
+	MOVD	groups+64(FP), R8
+	WORD	$0x4f00e5fe // movi v30.16b, #15
+
+block:
+	CBZ	R7, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R8, R9
+
+group:
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0xad4044d0 // ldp q16, q17, [x6, #0]
+	WORD	$0xad414cd2 // ldp q18, q19, [x6, #32]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0xad4244d0 // ldp q16, q17, [x6, #64]
+	WORD	$0xad434cd2 // ldp q18, q19, [x6, #96]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0xad4444d0 // ldp q16, q17, [x6, #128]
+	WORD	$0xad454cd2 // ldp q18, q19, [x6, #160]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0xad4644d0 // ldp q16, q17, [x6, #192]
+	WORD	$0xad474cd2 // ldp q18, q19, [x6, #224]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	ADD	$256, R6
+	SUBS	$1, R9, R9
+	BNE	group
+	WORD	$0xacc154d4 // ldp q20, q21, [x6], #32
+	WORD	$0xacc15cd6 // ldp q22, q23, [x6], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	SUB	$1, R7
+	B	block
+
+done:
+	RET
+
+// func estimate4x4NEONDot(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·estimate4x4NEONDot(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	q2+16(FP), R6
+	MOVD	o2+88(FP), R7
+	MOVD	q3+24(FP), R9
+	MOVD	o3+96(FP), R10
+	MOVD	blocks+48(FP), R12
+	MOVD	n+56(FP), R13
+	MOVD	groups+64(FP), R14
+	WORD	$0x4f00e5fe // movi v30.16b, #15
+
+block:
+	CBZ	R13, done
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	MOVD	R3, R5
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	MOVD	R6, R8
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	MOVD	R9, R11
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	MOVD	R14, R15
+
+group:
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0x3cc1051a // ldr q26, [x8], #16
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
+	WORD	$0xad404590 // ldp q16, q17, [x12, #0]
+	WORD	$0xad414d92 // ldp q18, q19, [x12, #32]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x4f9ae288 // sdot v8.4s, v20.16b, v26.4b[0]
+	WORD	$0x4f9ae2a9 // sdot v9.4s, v21.16b, v26.4b[0]
+	WORD	$0x4f9ae2ca // sdot v10.4s, v22.16b, v26.4b[0]
+	WORD	$0x4f9ae2eb // sdot v11.4s, v23.16b, v26.4b[0]
+	WORD	$0x4f9be28c // sdot v12.4s, v20.16b, v27.4b[0]
+	WORD	$0x4f9be2ad // sdot v13.4s, v21.16b, v27.4b[0]
+	WORD	$0x4f9be2ce // sdot v14.4s, v22.16b, v27.4b[0]
+	WORD	$0x4f9be2ef // sdot v15.4s, v23.16b, v27.4b[0]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x4fbae288 // sdot v8.4s, v20.16b, v26.4b[1]
+	WORD	$0x4fbae2a9 // sdot v9.4s, v21.16b, v26.4b[1]
+	WORD	$0x4fbae2ca // sdot v10.4s, v22.16b, v26.4b[1]
+	WORD	$0x4fbae2eb // sdot v11.4s, v23.16b, v26.4b[1]
+	WORD	$0x4fbbe28c // sdot v12.4s, v20.16b, v27.4b[1]
+	WORD	$0x4fbbe2ad // sdot v13.4s, v21.16b, v27.4b[1]
+	WORD	$0x4fbbe2ce // sdot v14.4s, v22.16b, v27.4b[1]
+	WORD	$0x4fbbe2ef // sdot v15.4s, v23.16b, v27.4b[1]
+	WORD	$0xad424590 // ldp q16, q17, [x12, #64]
+	WORD	$0xad434d92 // ldp q18, q19, [x12, #96]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x4f9aea88 // sdot v8.4s, v20.16b, v26.4b[2]
+	WORD	$0x4f9aeaa9 // sdot v9.4s, v21.16b, v26.4b[2]
+	WORD	$0x4f9aeaca // sdot v10.4s, v22.16b, v26.4b[2]
+	WORD	$0x4f9aeaeb // sdot v11.4s, v23.16b, v26.4b[2]
+	WORD	$0x4f9bea8c // sdot v12.4s, v20.16b, v27.4b[2]
+	WORD	$0x4f9beaad // sdot v13.4s, v21.16b, v27.4b[2]
+	WORD	$0x4f9beace // sdot v14.4s, v22.16b, v27.4b[2]
+	WORD	$0x4f9beaef // sdot v15.4s, v23.16b, v27.4b[2]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0x4fbaea88 // sdot v8.4s, v20.16b, v26.4b[3]
+	WORD	$0x4fbaeaa9 // sdot v9.4s, v21.16b, v26.4b[3]
+	WORD	$0x4fbaeaca // sdot v10.4s, v22.16b, v26.4b[3]
+	WORD	$0x4fbaeaeb // sdot v11.4s, v23.16b, v26.4b[3]
+	WORD	$0x4fbbea8c // sdot v12.4s, v20.16b, v27.4b[3]
+	WORD	$0x4fbbeaad // sdot v13.4s, v21.16b, v27.4b[3]
+	WORD	$0x4fbbeace // sdot v14.4s, v22.16b, v27.4b[3]
+	WORD	$0x4fbbeaef // sdot v15.4s, v23.16b, v27.4b[3]
+	WORD	$0x3cc10458 // ldr q24, [x2], #16
+	WORD	$0x3cc104b9 // ldr q25, [x5], #16
+	WORD	$0x3cc1051a // ldr q26, [x8], #16
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
+	WORD	$0xad444590 // ldp q16, q17, [x12, #128]
+	WORD	$0xad454d92 // ldp q18, q19, [x12, #160]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98e280 // sdot v0.4s, v20.16b, v24.4b[0]
+	WORD	$0x4f98e2a1 // sdot v1.4s, v21.16b, v24.4b[0]
+	WORD	$0x4f98e2c2 // sdot v2.4s, v22.16b, v24.4b[0]
+	WORD	$0x4f98e2e3 // sdot v3.4s, v23.16b, v24.4b[0]
+	WORD	$0x4f99e284 // sdot v4.4s, v20.16b, v25.4b[0]
+	WORD	$0x4f99e2a5 // sdot v5.4s, v21.16b, v25.4b[0]
+	WORD	$0x4f99e2c6 // sdot v6.4s, v22.16b, v25.4b[0]
+	WORD	$0x4f99e2e7 // sdot v7.4s, v23.16b, v25.4b[0]
+	WORD	$0x4f9ae288 // sdot v8.4s, v20.16b, v26.4b[0]
+	WORD	$0x4f9ae2a9 // sdot v9.4s, v21.16b, v26.4b[0]
+	WORD	$0x4f9ae2ca // sdot v10.4s, v22.16b, v26.4b[0]
+	WORD	$0x4f9ae2eb // sdot v11.4s, v23.16b, v26.4b[0]
+	WORD	$0x4f9be28c // sdot v12.4s, v20.16b, v27.4b[0]
+	WORD	$0x4f9be2ad // sdot v13.4s, v21.16b, v27.4b[0]
+	WORD	$0x4f9be2ce // sdot v14.4s, v22.16b, v27.4b[0]
+	WORD	$0x4f9be2ef // sdot v15.4s, v23.16b, v27.4b[0]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4fb8e280 // sdot v0.4s, v20.16b, v24.4b[1]
+	WORD	$0x4fb8e2a1 // sdot v1.4s, v21.16b, v24.4b[1]
+	WORD	$0x4fb8e2c2 // sdot v2.4s, v22.16b, v24.4b[1]
+	WORD	$0x4fb8e2e3 // sdot v3.4s, v23.16b, v24.4b[1]
+	WORD	$0x4fb9e284 // sdot v4.4s, v20.16b, v25.4b[1]
+	WORD	$0x4fb9e2a5 // sdot v5.4s, v21.16b, v25.4b[1]
+	WORD	$0x4fb9e2c6 // sdot v6.4s, v22.16b, v25.4b[1]
+	WORD	$0x4fb9e2e7 // sdot v7.4s, v23.16b, v25.4b[1]
+	WORD	$0x4fbae288 // sdot v8.4s, v20.16b, v26.4b[1]
+	WORD	$0x4fbae2a9 // sdot v9.4s, v21.16b, v26.4b[1]
+	WORD	$0x4fbae2ca // sdot v10.4s, v22.16b, v26.4b[1]
+	WORD	$0x4fbae2eb // sdot v11.4s, v23.16b, v26.4b[1]
+	WORD	$0x4fbbe28c // sdot v12.4s, v20.16b, v27.4b[1]
+	WORD	$0x4fbbe2ad // sdot v13.4s, v21.16b, v27.4b[1]
+	WORD	$0x4fbbe2ce // sdot v14.4s, v22.16b, v27.4b[1]
+	WORD	$0x4fbbe2ef // sdot v15.4s, v23.16b, v27.4b[1]
+	WORD	$0xad464590 // ldp q16, q17, [x12, #192]
+	WORD	$0xad474d92 // ldp q18, q19, [x12, #224]
+	WORD	$0x4e3e1e14 // and v20.16b, v16.16b, v30.16b
+	WORD	$0x4e3e1e35 // and v21.16b, v17.16b, v30.16b
+	WORD	$0x4e3e1e56 // and v22.16b, v18.16b, v30.16b
+	WORD	$0x4e3e1e77 // and v23.16b, v19.16b, v30.16b
+	WORD	$0x4f98ea80 // sdot v0.4s, v20.16b, v24.4b[2]
+	WORD	$0x4f98eaa1 // sdot v1.4s, v21.16b, v24.4b[2]
+	WORD	$0x4f98eac2 // sdot v2.4s, v22.16b, v24.4b[2]
+	WORD	$0x4f98eae3 // sdot v3.4s, v23.16b, v24.4b[2]
+	WORD	$0x4f99ea84 // sdot v4.4s, v20.16b, v25.4b[2]
+	WORD	$0x4f99eaa5 // sdot v5.4s, v21.16b, v25.4b[2]
+	WORD	$0x4f99eac6 // sdot v6.4s, v22.16b, v25.4b[2]
+	WORD	$0x4f99eae7 // sdot v7.4s, v23.16b, v25.4b[2]
+	WORD	$0x4f9aea88 // sdot v8.4s, v20.16b, v26.4b[2]
+	WORD	$0x4f9aeaa9 // sdot v9.4s, v21.16b, v26.4b[2]
+	WORD	$0x4f9aeaca // sdot v10.4s, v22.16b, v26.4b[2]
+	WORD	$0x4f9aeaeb // sdot v11.4s, v23.16b, v26.4b[2]
+	WORD	$0x4f9bea8c // sdot v12.4s, v20.16b, v27.4b[2]
+	WORD	$0x4f9beaad // sdot v13.4s, v21.16b, v27.4b[2]
+	WORD	$0x4f9beace // sdot v14.4s, v22.16b, v27.4b[2]
+	WORD	$0x4f9beaef // sdot v15.4s, v23.16b, v27.4b[2]
+	WORD	$0x6f0c0614 // ushr v20.16b, v16.16b, #4
+	WORD	$0x6f0c0635 // ushr v21.16b, v17.16b, #4
+	WORD	$0x6f0c0656 // ushr v22.16b, v18.16b, #4
+	WORD	$0x6f0c0677 // ushr v23.16b, v19.16b, #4
+	WORD	$0x4fb8ea80 // sdot v0.4s, v20.16b, v24.4b[3]
+	WORD	$0x4fb8eaa1 // sdot v1.4s, v21.16b, v24.4b[3]
+	WORD	$0x4fb8eac2 // sdot v2.4s, v22.16b, v24.4b[3]
+	WORD	$0x4fb8eae3 // sdot v3.4s, v23.16b, v24.4b[3]
+	WORD	$0x4fb9ea84 // sdot v4.4s, v20.16b, v25.4b[3]
+	WORD	$0x4fb9eaa5 // sdot v5.4s, v21.16b, v25.4b[3]
+	WORD	$0x4fb9eac6 // sdot v6.4s, v22.16b, v25.4b[3]
+	WORD	$0x4fb9eae7 // sdot v7.4s, v23.16b, v25.4b[3]
+	WORD	$0x4fbaea88 // sdot v8.4s, v20.16b, v26.4b[3]
+	WORD	$0x4fbaeaa9 // sdot v9.4s, v21.16b, v26.4b[3]
+	WORD	$0x4fbaeaca // sdot v10.4s, v22.16b, v26.4b[3]
+	WORD	$0x4fbaeaeb // sdot v11.4s, v23.16b, v26.4b[3]
+	WORD	$0x4fbbea8c // sdot v12.4s, v20.16b, v27.4b[3]
+	WORD	$0x4fbbeaad // sdot v13.4s, v21.16b, v27.4b[3]
+	WORD	$0x4fbbeace // sdot v14.4s, v22.16b, v27.4b[3]
+	WORD	$0x4fbbeaef // sdot v15.4s, v23.16b, v27.4b[3]
+	ADD	$256, R12
+	SUBS	$1, R15, R15
+	BNE	group
+	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
+	WORD	$0xacc15d96 // ldp q22, q23, [x12], #32
+	FMOVS	c0+32(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d800 // scvtf v0.4s, v0.4s
+	WORD	$0x4eb8d400 // fsub v0.4s, v0.4s, v24.4s
+	WORD	$0x6e34dc00 // fmul v0.4s, v0.4s, v20.4s
+	WORD	$0x4e21d821 // scvtf v1.4s, v1.4s
+	WORD	$0x4eb8d421 // fsub v1.4s, v1.4s, v24.4s
+	WORD	$0x6e35dc21 // fmul v1.4s, v1.4s, v21.4s
+	WORD	$0x4e21d842 // scvtf v2.4s, v2.4s
+	WORD	$0x4eb8d442 // fsub v2.4s, v2.4s, v24.4s
+	WORD	$0x6e36dc42 // fmul v2.4s, v2.4s, v22.4s
+	WORD	$0x4e21d863 // scvtf v3.4s, v3.4s
+	WORD	$0x4eb8d463 // fsub v3.4s, v3.4s, v24.4s
+	WORD	$0x6e37dc63 // fmul v3.4s, v3.4s, v23.4s
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	FMOVS	c1+36(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d884 // scvtf v4.4s, v4.4s
+	WORD	$0x4eb8d484 // fsub v4.4s, v4.4s, v24.4s
+	WORD	$0x6e34dc84 // fmul v4.4s, v4.4s, v20.4s
+	WORD	$0x4e21d8a5 // scvtf v5.4s, v5.4s
+	WORD	$0x4eb8d4a5 // fsub v5.4s, v5.4s, v24.4s
+	WORD	$0x6e35dca5 // fmul v5.4s, v5.4s, v21.4s
+	WORD	$0x4e21d8c6 // scvtf v6.4s, v6.4s
+	WORD	$0x4eb8d4c6 // fsub v6.4s, v6.4s, v24.4s
+	WORD	$0x6e36dcc6 // fmul v6.4s, v6.4s, v22.4s
+	WORD	$0x4e21d8e7 // scvtf v7.4s, v7.4s
+	WORD	$0x4eb8d4e7 // fsub v7.4s, v7.4s, v24.4s
+	WORD	$0x6e37dce7 // fmul v7.4s, v7.4s, v23.4s
+	WORD	$0xac811484 // stp q4, q5, [x4], #32
+	WORD	$0xac811c86 // stp q6, q7, [x4], #32
+	FMOVS	c2+40(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d908 // scvtf v8.4s, v8.4s
+	WORD	$0x4eb8d508 // fsub v8.4s, v8.4s, v24.4s
+	WORD	$0x6e34dd08 // fmul v8.4s, v8.4s, v20.4s
+	WORD	$0x4e21d929 // scvtf v9.4s, v9.4s
+	WORD	$0x4eb8d529 // fsub v9.4s, v9.4s, v24.4s
+	WORD	$0x6e35dd29 // fmul v9.4s, v9.4s, v21.4s
+	WORD	$0x4e21d94a // scvtf v10.4s, v10.4s
+	WORD	$0x4eb8d54a // fsub v10.4s, v10.4s, v24.4s
+	WORD	$0x6e36dd4a // fmul v10.4s, v10.4s, v22.4s
+	WORD	$0x4e21d96b // scvtf v11.4s, v11.4s
+	WORD	$0x4eb8d56b // fsub v11.4s, v11.4s, v24.4s
+	WORD	$0x6e37dd6b // fmul v11.4s, v11.4s, v23.4s
+	WORD	$0xac8124e8 // stp q8, q9, [x7], #32
+	WORD	$0xac812cea // stp q10, q11, [x7], #32
+	FMOVS	c3+44(FP), F24
+	WORD	$0x4e040718 // dup v24.4s, v24.s[0]
+	WORD	$0x4e21d98c // scvtf v12.4s, v12.4s
+	WORD	$0x4eb8d58c // fsub v12.4s, v12.4s, v24.4s
+	WORD	$0x6e34dd8c // fmul v12.4s, v12.4s, v20.4s
+	WORD	$0x4e21d9ad // scvtf v13.4s, v13.4s
+	WORD	$0x4eb8d5ad // fsub v13.4s, v13.4s, v24.4s
+	WORD	$0x6e35ddad // fmul v13.4s, v13.4s, v21.4s
+	WORD	$0x4e21d9ce // scvtf v14.4s, v14.4s
+	WORD	$0x4eb8d5ce // fsub v14.4s, v14.4s, v24.4s
+	WORD	$0x6e36ddce // fmul v14.4s, v14.4s, v22.4s
+	WORD	$0x4e21d9ef // scvtf v15.4s, v15.4s
+	WORD	$0x4eb8d5ef // fsub v15.4s, v15.4s, v24.4s
+	WORD	$0x6e37ddef // fmul v15.4s, v15.4s, v23.4s
+	WORD	$0xac81354c // stp q12, q13, [x10], #32
+	WORD	$0xac813d4e // stp q14, q15, [x10], #32
+	SUB	$1, R13
+	B	block
+
+done:
+	RET
+
+// func hadamardNEON(x *float32, s *float32, n int)
+TEXT ·hadamardNEON(SB), NOSPLIT, $0-24
+	MOVD	x+0(FP), R0
+	MOVD	s+8(FP), R1
+	MOVD	n+16(FP), R2
+	MOVD	x+0(FP), R3
+	MOVD	n+16(FP), R4
+
+short:
+	WORD	$0xacc10400 // ldp q0, q1, [x0], #32
+	WORD	$0xacc12428 // ldp q8, q9, [x1], #32
+	WORD	$0xacc10c02 // ldp q2, q3, [x0], #32
+	WORD	$0xacc12c2a // ldp q10, q11, [x1], #32
+	WORD	$0xacc11404 // ldp q4, q5, [x0], #32
+	WORD	$0xacc1342c // ldp q12, q13, [x1], #32
+	WORD	$0xacc11c06 // ldp q6, q7, [x0], #32
+	WORD	$0xacc13c2e // ldp q14, q15, [x1], #32
+	WORD	$0x6e28dc00 // fmul v0.4s, v0.4s, v8.4s
+	WORD	$0x6e29dc21 // fmul v1.4s, v1.4s, v9.4s
+	WORD	$0x6e2adc42 // fmul v2.4s, v2.4s, v10.4s
+	WORD	$0x6e2bdc63 // fmul v3.4s, v3.4s, v11.4s
+	WORD	$0x6e2cdc84 // fmul v4.4s, v4.4s, v12.4s
+	WORD	$0x6e2ddca5 // fmul v5.4s, v5.4s, v13.4s
+	WORD	$0x6e2edcc6 // fmul v6.4s, v6.4s, v14.4s
+	WORD	$0x6e2fdce7 // fmul v7.4s, v7.4s, v15.4s
+	WORD	$0x4e811810 // uzp1 v16.4s, v0.4s, v1.4s
+	WORD	$0x4e815811 // uzp2 v17.4s, v0.4s, v1.4s
+	WORD	$0x4e31d612 // fadd v18.4s, v16.4s, v17.4s
+	WORD	$0x4eb1d613 // fsub v19.4s, v16.4s, v17.4s
+	WORD	$0x4e933a40 // zip1 v0.4s, v18.4s, v19.4s
+	WORD	$0x4e937a41 // zip2 v1.4s, v18.4s, v19.4s
+	WORD	$0x4ec13810 // zip1 v16.2d, v0.2d, v1.2d
+	WORD	$0x4ec17811 // zip2 v17.2d, v0.2d, v1.2d
+	WORD	$0x4e31d612 // fadd v18.4s, v16.4s, v17.4s
+	WORD	$0x4eb1d613 // fsub v19.4s, v16.4s, v17.4s
+	WORD	$0x4ed33a40 // zip1 v0.2d, v18.2d, v19.2d
+	WORD	$0x4ed37a41 // zip2 v1.2d, v18.2d, v19.2d
+	WORD	$0x4e831850 // uzp1 v16.4s, v2.4s, v3.4s
+	WORD	$0x4e835851 // uzp2 v17.4s, v2.4s, v3.4s
+	WORD	$0x4e31d612 // fadd v18.4s, v16.4s, v17.4s
+	WORD	$0x4eb1d613 // fsub v19.4s, v16.4s, v17.4s
+	WORD	$0x4e933a42 // zip1 v2.4s, v18.4s, v19.4s
+	WORD	$0x4e937a43 // zip2 v3.4s, v18.4s, v19.4s
+	WORD	$0x4ec33850 // zip1 v16.2d, v2.2d, v3.2d
+	WORD	$0x4ec37851 // zip2 v17.2d, v2.2d, v3.2d
+	WORD	$0x4e31d612 // fadd v18.4s, v16.4s, v17.4s
+	WORD	$0x4eb1d613 // fsub v19.4s, v16.4s, v17.4s
+	WORD	$0x4ed33a42 // zip1 v2.2d, v18.2d, v19.2d
+	WORD	$0x4ed37a43 // zip2 v3.2d, v18.2d, v19.2d
+	WORD	$0x4e851890 // uzp1 v16.4s, v4.4s, v5.4s
+	WORD	$0x4e855891 // uzp2 v17.4s, v4.4s, v5.4s
+	WORD	$0x4e31d612 // fadd v18.4s, v16.4s, v17.4s
+	WORD	$0x4eb1d613 // fsub v19.4s, v16.4s, v17.4s
+	WORD	$0x4e933a44 // zip1 v4.4s, v18.4s, v19.4s
+	WORD	$0x4e937a45 // zip2 v5.4s, v18.4s, v19.4s
+	WORD	$0x4ec53890 // zip1 v16.2d, v4.2d, v5.2d
+	WORD	$0x4ec57891 // zip2 v17.2d, v4.2d, v5.2d
+	WORD	$0x4e31d612 // fadd v18.4s, v16.4s, v17.4s
+	WORD	$0x4eb1d613 // fsub v19.4s, v16.4s, v17.4s
+	WORD	$0x4ed33a44 // zip1 v4.2d, v18.2d, v19.2d
+	WORD	$0x4ed37a45 // zip2 v5.2d, v18.2d, v19.2d
+	WORD	$0x4e8718d0 // uzp1 v16.4s, v6.4s, v7.4s
+	WORD	$0x4e8758d1 // uzp2 v17.4s, v6.4s, v7.4s
+	WORD	$0x4e31d612 // fadd v18.4s, v16.4s, v17.4s
+	WORD	$0x4eb1d613 // fsub v19.4s, v16.4s, v17.4s
+	WORD	$0x4e933a46 // zip1 v6.4s, v18.4s, v19.4s
+	WORD	$0x4e937a47 // zip2 v7.4s, v18.4s, v19.4s
+	WORD	$0x4ec738d0 // zip1 v16.2d, v6.2d, v7.2d
+	WORD	$0x4ec778d1 // zip2 v17.2d, v6.2d, v7.2d
+	WORD	$0x4e31d612 // fadd v18.4s, v16.4s, v17.4s
+	WORD	$0x4eb1d613 // fsub v19.4s, v16.4s, v17.4s
+	WORD	$0x4ed33a46 // zip1 v6.2d, v18.2d, v19.2d
+	WORD	$0x4ed37a47 // zip2 v7.2d, v18.2d, v19.2d
+	WORD	$0x4e21d408 // fadd v8.4s, v0.4s, v1.4s
+	WORD	$0x4ea1d409 // fsub v9.4s, v0.4s, v1.4s
+	WORD	$0x4e23d44a // fadd v10.4s, v2.4s, v3.4s
+	WORD	$0x4ea3d44b // fsub v11.4s, v2.4s, v3.4s
+	WORD	$0x4e25d48c // fadd v12.4s, v4.4s, v5.4s
+	WORD	$0x4ea5d48d // fsub v13.4s, v4.4s, v5.4s
+	WORD	$0x4e27d4ce // fadd v14.4s, v6.4s, v7.4s
+	WORD	$0x4ea7d4cf // fsub v15.4s, v6.4s, v7.4s
+	WORD	$0x4e2ad500 // fadd v0.4s, v8.4s, v10.4s
+	WORD	$0x4eaad502 // fsub v2.4s, v8.4s, v10.4s
+	WORD	$0x4e2bd521 // fadd v1.4s, v9.4s, v11.4s
+	WORD	$0x4eabd523 // fsub v3.4s, v9.4s, v11.4s
+	WORD	$0x4e2ed584 // fadd v4.4s, v12.4s, v14.4s
+	WORD	$0x4eaed586 // fsub v6.4s, v12.4s, v14.4s
+	WORD	$0x4e2fd5a5 // fadd v5.4s, v13.4s, v15.4s
+	WORD	$0x4eafd5a7 // fsub v7.4s, v13.4s, v15.4s
+	WORD	$0x4e24d408 // fadd v8.4s, v0.4s, v4.4s
+	WORD	$0x4ea4d40c // fsub v12.4s, v0.4s, v4.4s
+	WORD	$0x4e25d429 // fadd v9.4s, v1.4s, v5.4s
+	WORD	$0x4ea5d42d // fsub v13.4s, v1.4s, v5.4s
+	WORD	$0x4e26d44a // fadd v10.4s, v2.4s, v6.4s
+	WORD	$0x4ea6d44e // fsub v14.4s, v2.4s, v6.4s
+	WORD	$0x4e27d46b // fadd v11.4s, v3.4s, v7.4s
+	WORD	$0x4ea7d46f // fsub v15.4s, v3.4s, v7.4s
+	WORD	$0xac812468 // stp q8, q9, [x3], #32
+	WORD	$0xac812c6a // stp q10, q11, [x3], #32
+	WORD	$0xac81346c // stp q12, q13, [x3], #32
+	WORD	$0xac813c6e // stp q14, q15, [x3], #32
+	SUBS	$32, R4, R4
+	BNE	short
+	MOVD	$32, R5
+
+pass:
+	CMP	R2, R5
+	BGE	done
+	MOVD	x+0(FP), R6
+	ADD	R2<<2, R6, R8
+	LSL	$2, R5, R9
+
+stretch:
+	ADD	R9, R6, R7
+	MOVD	R5, R4
+
+pairs:
+	WORD	$0xad4004c0 // ldp q0, q1, [x6, #0]
+	WORD	$0xad400ce2 // ldp q2, q3, [x7, #0]
+	WORD	$0x4e22d404 // fadd v4.4s, v0.4s, v2.4s
+	WORD	$0x4e23d425 // fadd v5.4s, v1.4s, v3.4s
+	WORD	$0x4ea2d406 // fsub v6.4s, v0.4s, v2.4s
+	WORD	$0x4ea3d427 // fsub v7.4s, v1.4s, v3.4s
+	WORD	$0xac8114c4 // stp q4, q5, [x6], #32
+	WORD	$0xac811ce6 // stp q6, q7, [x7], #32
+	SUBS	$8, R4, R4
+	BNE	pairs
+	MOVD	R7, R6
+	CMP	R8, R6
+	BLO	stretch
+	LSL	$1, R5, R5
+	B	pass
+
+done:
+	RET
+
+// func gridSumsNEON(x *float32, n int, inv float32, half float32, sums *[3]float32)
+TEXT ·gridSumsNEON(SB), NOSPLIT, $0-32
+	MOVD	x+0(FP), R0
+	MOVD	n+8(FP), R1
+	MOVD	sums+24(FP), R2
+	FMOVS	inv+16(FP), F28
+	WORD	$0x4e04079c // dup v28.4s, v28.s[0]
+	FMOVS	half+20(FP), F31
+	WORD	$0x4e0407ff // dup v31.4s, v31.s[0]
+	WORD	$0x6ea0fbfd // fneg v29.4s, v31.4s
+	MOVD	$constants<>(SB), R3
+	WORD	$0xbd40287e // ldr s30, [x3, #40]
+	WORD	$0x4e0407de // dup v30.4s, v30.s[0]
+	WORD	$0x4ebed7fe // fsub v30.4s, v31.4s, v30.4s
+	MOVD	$constants<>(SB), R4
+	WORD	$0xbd402c9f // ldr s31, [x4, #44]
+	WORD	$0x4e0407ff // dup v31.4s, v31.s[0]
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	WORD	$0x6f00e410 // movi v16.2d, #0
+	WORD	$0x6f00e411 // movi v17.2d, #0
+	WORD	$0x6f00e412 // movi v18.2d, #0
+	WORD	$0x6f00e413 // movi v19.2d, #0
+	WORD	$0x6f00e414 // movi v20.2d, #0
+	WORD	$0x6f00e415 // movi v21.2d, #0
+	WORD	$0x6f00e416 // movi v22.2d, #0
+	WORD	$0x6f00e417 // movi v23.2d, #0
+
+loop:
+	WORD	$0xacc10400 // ldp q0, q1, [x0], #32
+	WORD	$0xacc10c02 // ldp q2, q3, [x0], #32
+	WORD	$0x6e3cdc04 // fmul v4.4s, v0.4s, v28.4s
+	WORD	$0x6e3cdc25 // fmul v5.4s, v1.4s, v28.4s
+	WORD	$0x6e3cdc46 // fmul v6.4s, v2.4s, v28.4s
+	WORD	$0x6e3cdc67 // fmul v7.4s, v3.4s, v28.4s
+	WORD	$0x4e219884 // frintm v4.4s, v4.4s
+	WORD	$0x4e2198a5 // frintm v5.4s, v5.4s
+	WORD	$0x4e2198c6 // frintm v6.4s, v6.4s
+	WORD	$0x4e2198e7 // frintm v7.4s, v7.4s
+	WORD	$0x4e3df484 // fmax v4.4s, v4.4s, v29.4s
+	WORD	$0x4ebef484 // fmin v4.4s, v4.4s, v30.4s
+	WORD	$0x4e3df4a5 // fmax v5.4s, v5.4s, v29.4s
+	WORD	$0x4ebef4a5 // fmin v5.4s, v5.4s, v30.4s
+	WORD	$0x4e3df4c6 // fmax v6.4s, v6.4s, v29.4s
+	WORD	$0x4ebef4c6 // fmin v6.4s, v6.4s, v30.4s
+	WORD	$0x4e3df4e7 // fmax v7.4s, v7.4s, v29.4s
+	WORD	$0x4ebef4e7 // fmin v7.4s, v7.4s, v30.4s
+	WORD	$0x4e3fd484 // fadd v4.4s, v4.4s, v31.4s
+	WORD	$0x4e3fd4a5 // fadd v5.4s, v5.4s, v31.4s
+	WORD	$0x4e3fd4c6 // fadd v6.4s, v6.4s, v31.4s
+	WORD	$0x4e3fd4e7 // fadd v7.4s, v7.4s, v31.4s
+	WORD	$0x6e20dc08 // fmul v8.4s, v0.4s, v0.4s
+	WORD	$0x6e21dc29 // fmul v9.4s, v1.4s, v1.4s
+	WORD	$0x6e22dc4a // fmul v10.4s, v2.4s, v2.4s
+	WORD	$0x6e23dc6b // fmul v11.4s, v3.4s, v3.4s
+	WORD	$0x4e28d58c // fadd v12.4s, v12.4s, v8.4s
+	WORD	$0x4e29d5ad // fadd v13.4s, v13.4s, v9.4s
+	WORD	$0x4e2ad5ce // fadd v14.4s, v14.4s, v10.4s
+	WORD	$0x4e2bd5ef // fadd v15.4s, v15.4s, v11.4s
+	WORD	$0x6e24dc08 // fmul v8.4s, v0.4s, v4.4s
+	WORD	$0x6e25dc29 // fmul v9.4s, v1.4s, v5.4s
+	WORD	$0x6e26dc4a // fmul v10.4s, v2.4s, v6.4s
+	WORD	$0x6e27dc6b // fmul v11.4s, v3.4s, v7.4s
+	WORD	$0x4e28d610 // fadd v16.4s, v16.4s, v8.4s
+	WORD	$0x4e29d631 // fadd v17.4s, v17.4s, v9.4s
+	WORD	$0x4e2ad652 // fadd v18.4s, v18.4s, v10.4s
+	WORD	$0x4e2bd673 // fadd v19.4s, v19.4s, v11.4s
+	WORD	$0x6e24dc88 // fmul v8.4s, v4.4s, v4.4s
+	WORD	$0x6e25dca9 // fmul v9.4s, v5.4s, v5.4s
+	WORD	$0x6e26dcca // fmul v10.4s, v6.4s, v6.4s
+	WORD	$0x6e27dceb // fmul v11.4s, v7.4s, v7.4s
+	WORD	$0x4e28d694 // fadd v20.4s, v20.4s, v8.4s
+	WORD	$0x4e29d6b5 // fadd v21.4s, v21.4s, v9.4s
+	WORD	$0x4e2ad6d6 // fadd v22.4s, v22.4s, v10.4s
+	WORD	$0x4e2bd6f7 // fadd v23.4s, v23.4s, v11.4s
+	SUBS	$16, R1, R1
+	BNE	loop
+	WORD	$0x4e2ed58c // fadd v12.4s, v12.4s, v14.4s
+	WORD	$0x4e2fd5ad // fadd v13.4s, v13.4s, v15.4s
+	WORD	$0x4e2dd58c // fadd v12.4s, v12.4s, v13.4s
+	WORD	$0x6e0c418d // ext v13.16b, v12.16b, v12.16b, #8
+	WORD	$0x4e2dd58c // fadd v12.4s, v12.4s, v13.4s
+	WORD	$0x7e30d98c // faddp s12, v12.2s
+	WORD	$0xbc00444c // str s12, [x2], #4
+	WORD	$0x4e32d610 // fadd v16.4s, v16.4s, v18.4s
+	WORD	$0x4e33d631 // fadd v17.4s, v17.4s, v19.4s
+	WORD	$0x4e31d610 // fadd v16.4s, v16.4s, v17.4s
+	WORD	$0x6e104211 // ext v17.16b, v16.16b, v16.16b, #8
+	WORD	$0x4e31d610 // fadd v16.4s, v16.4s, v17.4s
+	WORD	$0x7e30da10 // faddp s16, v16.2s
+	WORD	$0xbc004450 // str s16, [x2], #4
+	WORD	$0x4e36d694 // fadd v20.4s, v20.4s, v22.4s
+	WORD	$0x4e37d6b5 // fadd v21.4s, v21.4s, v23.4s
+	WORD	$0x4e35d694 // fadd v20.4s, v20.4s, v21.4s
+	WORD	$0x6e144295 // ext v21.16b, v20.16b, v20.16b, #8
+	WORD	$0x4e35d694 // fadd v20.4s, v20.4s, v21.4s
+	WORD	$0x7e30da94 // faddp s20, v20.2s
+	WORD	$0xbc004454 // str s20, [x2], #4
+	RET
+
+// func digitsNEON(x *float32, n int, inv float32, half float32, out *byte)
+TEXT ·digitsNEON(SB), NOSPLIT, $0-32
+	MOVD	x+0(FP), R0
+	MOVD	n+8(FP), R1
+	MOVD	out+24(FP), R2
+	FMOVS	inv+16(FP), F28
+	WORD	$0x4e04079c // dup v28.4s, v28.s[0]
+	FMOVS	half+20(FP), F31
+	WORD	$0x4e0407ff // dup v31.4s, v31.s[0]
+	WORD	$0x6ea0fbfd // fneg v29.4s, v31.4s
+	MOVD	$constants<>(SB), R3
+	WORD	$0xbd40287e // ldr s30, [x3, #40]
+	WORD	$0x4e0407de // dup v30.4s, v30.s[0]
+	WORD	$0x4ebed7fe // fsub v30.4s, v31.4s, v30.4s
+
+loop:
+	WORD	$0xacc10400 // ldp q0, q1, [x0], #32
+	WORD	$0xacc10c02 // ldp q2, q3, [x0], #32
+	WORD	$0x6e3cdc04 // fmul v4.4s, v0.4s, v28.4s
+	WORD	$0x6e3cdc25 // fmul v5.4s, v1.4s, v28.4s
+	WORD	$0x6e3cdc46 // fmul v6.4s, v2.4s, v28.4s
+	WORD	$0x6e3cdc67 // fmul v7.4s, v3.4s, v28.4s
+	WORD	$0x4e219884 // frintm v4.4s, v4.4s
+	WORD	$0x4e2198a5 // frintm v5.4s, v5.4s
+	WORD	$0x4e2198c6 // frintm v6.4s, v6.4s
+	WORD	$0x4e2198e7 // frintm v7.4s, v7.4s
+	WORD	$0x4e3df484 // fmax v4.4s, v4.4s, v29.4s
+	WORD	$0x4ebef484 // fmin v4.4s, v4.4s, v30.4s
+	WORD	$0x4e3df4a5 // fmax v5.4s, v5.4s, v29.4s
+	WORD	$0x4ebef4a5 // fmin v5.4s, v5.4s, v30.4s
+	WORD	$0x4e3df4c6 // fmax v6.4s, v6.4s, v29.4s
+	WORD	$0x4ebef4c6 // fmin v6.4s, v6.4s, v30.4s
+	WORD	$0x4e3df4e7 // fmax v7.4s, v7.4s, v29.4s
+	WORD	$0x4ebef4e7 // fmin v7.4s, v7.4s, v30.4s
+	WORD	$0x4e3fd484 // fadd v4.4s, v4.4s, v31.4s
+	WORD	$0x4ea1b884 // fcvtzs v4.4s, v4.4s
+	WORD	$0x4e3fd4a5 // fadd v5.4s, v5.4s, v31.4s
+	WORD	$0x4ea1b8a5 // fcvtzs v5.4s, v5.4s
+	WORD	$0x4e3fd4c6 // fadd v6.4s, v6.4s, v31.4s
+	WORD	$0x4ea1b8c6 // fcvtzs v6.4s, v6.4s
+	WORD	$0x4e3fd4e7 // fadd v7.4s, v7.4s, v31.4s
+	WORD	$0x4ea1b8e7 // fcvtzs v7.4s, v7.4s
+	WORD	$0x4e451884 // uzp1 v4.8h, v4.8h, v5.8h
+	WORD	$0x4e4718c6 // uzp1 v6.8h, v6.8h, v7.8h
+	WORD	$0x4e061884 // uzp1 v4.16b, v4.16b, v6.16b
+	WORD	$0x3c810444 // str q4, [x2], #16
+	SUBS	$16, R1, R1
+	BNE	loop
+	RET
+
+// func countAtLeastNEON(x *float32, n int, least float32) int
+TEXT ·countAtLeastNEON(SB), NOSPLIT, $0-32
+	MOVD	x+0(FP), R0
+	FMOVS	least+16(FP), F16
+	WORD	$0x4e040610 // dup v16.4s, v16.s[0]
+	WORD	$0x6f00e414 // movi v20.2d, #0
+	WORD	$0x6f00e415 // movi v21.2d, #0
+	WORD	$0x6f00e416 // movi v22.2d, #0
+	WORD	$0x6f00e417 // movi v23.2d, #0
+	MOVD	n+8(FP), R1
+	SUBS	$16, R1, R1
+	BLT	after_blocks
+
+blocks:
+	WORD	$0xacc10400 // ldp q0, q1, [x0], #32
+	WORD	$0xacc10c02 // ldp q2, q3, [x0], #32
+	WORD	$0x6e30e400 // fcmge v0.4s, v0.4s, v16.4s
+	WORD	$0x6e30e421 // fcmge v1.4s, v1.4s, v16.4s
+	WORD	$0x6e30e442 // fcmge v2.4s, v2.4s, v16.4s
+	WORD	$0x6e30e463 // fcmge v3.4s, v3.4s, v16.4s
+	WORD	$0x6ea08694 // sub v20.4s, v20.4s, v0.4s
+	WORD	$0x6ea186b5 // sub v21.4s, v21.4s, v1.4s
+	WORD	$0x6ea286d6 // sub v22.4s, v22.4s, v2.4s
+	WORD	$0x6ea386f7 // sub v23.4s, v23.4s, v3.4s
+	SUBS	$16, R1, R1
+	BGE	blocks
+
+after_blocks:
+	ADD	$16, R1
+	SUBS	$4, R1, R1
+	BLT	after_vectors
+
+vectors:
+	WORD	$0x3cc10400 // ldr q0, [x0], #16
+	WORD	$0x6e30e400 // fcmge v0.4s, v0.4s, v16.4s
+	WORD	$0x6ea08694 // sub v20.4s, v20.4s, v0.4s
+	SUBS	$4, R1, R1
+	BGE	vectors
+
+after_vectors:
+	ADD	$4, R1
+	SUBS	$1, R1, R1
+	BLT	after_singles
+
+singles:
+	WORD	$0xbc404400 // ldr s0, [x0], #4
+	WORD	$0x7e30e400 // fcmge s0, s0, s16
+	WORD	$0x6ea08694 // sub v20.4s, v20.4s, v0.4s
+	SUBS	$1, R1, R1
+	BGE	singles
+
+after_singles:
+	ADD	$1, R1
+	WORD	$0x4eb58694 // add v20.4s, v20.4s, v21.4s
+	WORD	$0x4eb786d6 // add v22.4s, v22.4s, v23.4s
+	WORD	$0x4eb68694 // add v20.4s, v20.4s, v22.4s
+	WORD	$0x4eb1ba94 // addv s20, v20.4s
+	WORD	$0x1e260282 // fmov w2, s20
+	MOVD	R2, ret+24(FP)
+	RET
+
+// func takeAtLeastNEON(x *float32, n int, first uint32, least float32, ids *uint32, values *float32) int
+TEXT ·takeAtLeastNEON(SB), NOSPLIT, $0-48
+	MOVD	x+0(FP), R0
+	MOVD	n+8(FP), R1
+	MOVD	ids+24(FP), R2
+	MOVD	values+32(FP), R3
+	MOVWU	first+16(FP), R4
+	FMOVS	least+20(FP), F16
+	WORD	$0x4e040610 // dup v16.4s, v16.s[0]
+	MOVD	R3, R8
+
+blocks:
+	CMP	$16, R1
+	BLT	vectors
+	WORD	$0xad400400 // ldp q0, q1, [x0, #0]
+	WORD	$0xad410c02 // ldp q2, q3, [x0, #32]
+	WORD	$0x6e30e400 // fcmge v0.4s, v0.4s, v16.4s
+	WORD	$0x6e30e421 // fcmge v1.4s, v1.4s, v16.4s
+	WORD	$0x6e30e442 // fcmge v2.4s, v2.4s, v16.4s
+	WORD	$0x6e30e463 // fcmge v3.4s, v3.4s, v16.4s
+	WORD	$0x4ea11c00 // orr v0.16b, v0.16b, v1.16b
+	WORD	$0x4ea31c42 // orr v2.16b, v2.16b, v3.16b
+	WORD	$0x4ea21c00 // orr v0.16b, v0.16b, v2.16b
+	WORD	$0x6ea0a400 // umaxp v0.4s, v0.4s, v0.4s
+	WORD	$0x9e660005 // fmov x5, d0
+	CBNZ	R5, vectors
+	ADD	$64, R0
+	ADD	$16, R4
+	SUB	$16, R1
+	B	blocks
+
+vectors:
+	CMP	$4, R1
+	BLT	singles
+	WORD	$0x3dc00000 // ldr q0, [x0, #0]
+	WORD	$0x6e30e400 // fcmge v0.4s, v0.4s, v16.4s
+	WORD	$0x0e612800 // xtn v0.4h, v0.4s
+	WORD	$0x9e660005 // fmov x5, d0
+	TBZ	$0, R5, lane1
+	ADD	$0, R4, R6
+	MOVWU	0(R0), R7
+	MOVW.P	R7, 4(R3)
+	MOVW.P	R6, 4(R2)
+
+lane1:
+	TBZ	$16, R5, lane2
+	ADD	$1, R4, R6
+	MOVWU	4(R0), R7
+	MOVW.P	R7, 4(R3)
+	MOVW.P	R6, 4(R2)
+
+lane2:
+	TBZ	$32, R5, lane3
+	ADD	$2, R4, R6
+	MOVWU	8(R0), R7
+	MOVW.P	R7, 4(R3)
+	MOVW.P	R6, 4(R2)
+
+lane3:
+	TBZ	$48, R5, lane4
+	ADD	$3, R4, R6
+	MOVWU	12(R0), R7
+	MOVW.P	R7, 4(R3)
+	MOVW.P	R6, 4(R2)
+
+lane4:
+	ADD	$16, R0
+	ADD	$4, R4
+	SUB	$4, R1
+	TST	$12, R1
+	BNE	vectors
+	B	blocks
+
+singles:
+	CBZ	R1, done
+	WORD	$0xbd400000 // ldr s0, [x0, #0]
+	WORD	$0x7e30e400 // fcmge s0, s0, s16
+	WORD	$0x1e260005 // fmov w5, s0
+	CBZ	R5, next
+	MOVWU	(R0), R7
+	MOVW.P	R7, 4(R3)
+	MOVW.P	R4, 4(R2)
+
+next:
+	ADD	$4, R0
+	ADD	$1, R4
+	SUB	$1, R1
+	B	singles
+
+done:
+	SUB	R8, R3, R8
+	LSR	$2, R8
+	MOVD	R8, ret+40(FP)
+	RET
+
+// func sumExpNEON(x *float32, n int, limit float32, scale float32, shift float32) float32
+TEXT ·sumExpNEON(SB), NOSPLIT, $0-36
+	MOVD	x+0(FP), R0
+	MOVD	$constants<>(SB), R1
+	WORD	$0x3dc00038 // ldr q24, [x1, #0]
+	WORD	$0x3dc00439 // ldr q25, [x1, #16]
+	WORD	$0xbd40203a // ldr s26, [x1, #32]
+	WORD	$0x4e04075a // dup v26.4s, v26.s[0]
+	WORD	$0xbd40243b // ldr s27, [x1, #36]
+	WORD	$0x4e04077b // dup v27.4s, v27.s[0]
+	WORD	$0xbd40283c // ldr s28, [x1, #40]
+	WORD	$0x4e04079c // dup v28.4s, v28.s[0]
+	WORD	$0xbd402c3d // ldr s29, [x1, #44]
+	WORD	$0x4e0407bd // dup v29.4s, v29.s[0]
+	WORD	$0xbd40303e // ldr s30, [x1, #48]
+	WORD	$0x4e0407de // dup v30.4s, v30.s[0]
+	FMOVS	limit+16(FP), F16
+	WORD	$0x4e040610 // dup v16.4s, v16.s[0]
+	FMOVS	scale+20(FP), F17
+	WORD	$0x4e040631 // dup v17.4s, v17.s[0]
+	FMOVS	shift+24(FP), F18
+	WORD	$0x4e040652 // dup v18.4s, v18.s[0]
+	WORD	$0x6f00e413 // movi v19.2d, #0
+	WORD	$0x6f00e414 // movi v20.2d, #0
+	WORD	$0x6f00e415 // movi v21.2d, #0
+	MOVD	n+8(FP), R2
+	SUBS	$8, R2, R2
+	BLT	after_blocks
+
+blocks:
+	WORD	$0xacc13c0e // ldp q14, q15, [x0], #32
+	WORD	$0x6eaee60c // fcmgt v12.4s, v16.4s, v14.4s
+	WORD	$0x4eb21e40 // mov v0.16b, v18.16b
+	WORD	$0x4e31cdc0 // fmla v0.4s, v14.4s, v17.4s
+	WORD	$0x6eafe60d // fcmgt v13.4s, v16.4s, v15.4s
+	WORD	$0x4eb21e41 // mov v1.16b, v18.16b
+	WORD	$0x4e31cde1 // fmla v1.4s, v15.4s, v17.4s
+	WORD	$0x6e20e74a // fcmge v10.4s, v26.4s, v0.4s
+	WORD	$0x6e21e74b // fcmge v11.4s, v26.4s, v1.4s
+	WORD	$0x4ebbf400 // fmin v0.4s, v0.4s, v27.4s
+	WORD	$0x4ebbf421 // fmin v1.4s, v1.4s, v27.4s
+	WORD	$0x4f989002 // fmul v2.4s, v0.4s, v24.s[0]
+	WORD	$0x4f989023 // fmul v3.4s, v1.4s, v24.s[0]
+	WORD	$0x4e218842 // frintn v2.4s, v2.4s
+	WORD	$0x4e218863 // frintn v3.4s, v3.4s
+	WORD	$0x4fb85040 // fmls v0.4s, v2.4s, v24.s[1]
+	WORD	$0x4fb85061 // fmls v1.4s, v3.4s, v24.s[1]
+	WORD	$0x4f985840 // fmls v0.4s, v2.4s, v24.s[2]
+	WORD	$0x4f985861 // fmls v1.4s, v3.4s, v24.s[2]
+	WORD	$0x6e20dc04 // fmul v4.4s, v0.4s, v0.4s
+	WORD	$0x6e21dc25 // fmul v5.4s, v1.4s, v1.4s
+	WORD	$0x4ebd1fa6 // mov v6.16b, v29.16b
+	WORD	$0x4ebd1fa7 // mov v7.16b, v29.16b
+	WORD	$0x4ebe1fc8 // mov v8.16b, v30.16b
+	WORD	$0x4ebe1fc9 // mov v9.16b, v30.16b
+	WORD	$0x4fb81806 // fmla v6.4s, v0.4s, v24.s[3]
+	WORD	$0x4fb81827 // fmla v7.4s, v1.4s, v24.s[3]
+	WORD	$0x4f991008 // fmla v8.4s, v0.4s, v25.s[0]
+	WORD	$0x4f991029 // fmla v9.4s, v1.4s, v25.s[0]
+	WORD	$0x4fb91088 // fmla v8.4s, v4.4s, v25.s[1]
+	WORD	$0x4fb910a9 // fmla v9.4s, v5.4s, v25.s[1]
+	WORD	$0x4e24cd06 // fmla v6.4s, v8.4s, v4.4s
+	WORD	$0x4e25cd27 // fmla v7.4s, v9.4s, v5.4s
+	WORD	$0x4e3cd400 // fadd v0.4s, v0.4s, v28.4s
+	WORD	$0x4e3cd421 // fadd v1.4s, v1.4s, v28.4s
+	WORD	$0x4e24ccc0 // fmla v0.4s, v6.4s, v4.4s
+	WORD	$0x4e25cce1 // fmla v1.4s, v7.4s, v5.4s
+	WORD	$0x4ea1b842 // fcvtzs v2.4s, v2.4s
+	WORD	$0x4ea1b863 // fcvtzs v3.4s, v3.4s
+	WORD	$0x4f3f0446 // sshr v6.4s, v2.4s, #1
+	WORD	$0x4f3f0467 // sshr v7.4s, v3.4s, #1
+	WORD	$0x6ea68442 // sub v2.4s, v2.4s, v6.4s
+	WORD	$0x6ea78463 // sub v3.4s, v3.4s, v7.4s
+	WORD	$0x4f375442 // shl v2.4s, v2.4s, #23
+	WORD	$0x4ebc8442 // add v2.4s, v2.4s, v28.4s
+	WORD	$0x6e22dc00 // fmul v0.4s, v0.4s, v2.4s
+	WORD	$0x4f3754c6 // shl v6.4s, v6.4s, #23
+	WORD	$0x4ebc84c6 // add v6.4s, v6.4s, v28.4s
+	WORD	$0x6e26dc00 // fmul v0.4s, v0.4s, v6.4s
+	WORD	$0x4f375463 // shl v3.4s, v3.4s, #23
+	WORD	$0x4ebc8463 // add v3.4s, v3.4s, v28.4s
+	WORD	$0x6e23dc21 // fmul v1.4s, v1.4s, v3.4s
+	WORD	$0x4f3754e7 // shl v7.4s, v7.4s, #23
+	WORD	$0x4ebc84e7 // add v7.4s, v7.4s, v28.4s
+	WORD	$0x6e27dc21 // fmul v1.4s, v1.4s, v7.4s
+	WORD	$0x4e6a1c00 // bic v0.16b, v0.16b, v10.16b
+	WORD	$0x4e6b1c21 // bic v1.16b, v1.16b, v11.16b
+	WORD	$0x4e2c1c00 // and v0.16b, v0.16b, v12.16b
+	WORD	$0x4e2d1c21 // and v1.16b, v1.16b, v13.16b
+	WORD	$0x4e20d673 // fadd v19.4s, v19.4s, v0.4s
+	WORD	$0x4e21d694 // fadd v20.4s, v20.4s, v1.4s
+	SUBS	$8, R2, R2
+	BGE	blocks
+
+after_blocks:
+	ADD	$8, R2
+	SUBS	$4, R2, R2
+	BLT	after_vectors
+
+vectors:
+	WORD	$0x3cc1040e // ldr q14, [x0], #16
+	WORD	$0x6eaee60c // fcmgt v12.4s, v16.4s, v14.4s
+	WORD	$0x4eb21e40 // mov v0.16b, v18.16b
+	WORD	$0x4e31cdc0 // fmla v0.4s, v14.4s, v17.4s
+	WORD	$0x6e20e74a // fcmge v10.4s, v26.4s, v0.4s
+	WORD	$0x4ebbf400 // fmin v0.4s, v0.4s, v27.4s
+	WORD	$0x4f989002 // fmul v2.4s, v0.4s, v24.s[0]
+	WORD	$0x4e218842 // frintn v2.4s, v2.4s
+	WORD	$0x4fb85040 // fmls v0.4s, v2.4s, v24.s[1]
+	WORD	$0x4f985840 // fmls v0.4s, v2.4s, v24.s[2]
+	WORD	$0x6e20dc04 // fmul v4.4s, v0.4s, v0.4s
+	WORD	$0x4ebd1fa6 // mov v6.16b, v29.16b
+	WORD	$0x4ebe1fc8 // mov v8.16b, v30.16b
+	WORD	$0x4fb81806 // fmla v6.4s, v0.4s, v24.s[3]
+	WORD	$0x4f991008 // fmla v8.4s, v0.4s, v25.s[0]
+	WORD	$0x4fb91088 // fmla v8.4s, v4.4s, v25.s[1]
+	WORD	$0x4e24cd06 // fmla v6.4s, v8.4s, v4.4s
+	WORD	$0x4e3cd400 // fadd v0.4s, v0.4s, v28.4s
+	WORD	$0x4e24ccc0 // fmla v0.4s, v6.4s, v4.4s
+	WORD	$0x4ea1b842 // fcvtzs v2.4s, v2.4s
+	WORD	$0x4f3f0446 // sshr v6.4s, v2.4s, #1
+	WORD	$0x6ea68442 // sub v2.4s, v2.4s, v6.4s
+	WORD	$0x4f375442 // shl v2.4s, v2.4s, #23
+	WORD	$0x4ebc8442 // add v2.4s, v2.4s, v28.4s
+	WORD	$0x6e22dc00 // fmul v0.4s, v0.4s, v2.4s
+	WORD	$0x4f3754c6 // shl v6.4s, v6.4s, #23
+	WORD	$0x4ebc84c6 // add v6.4s, v6.4s, v28.4s
+	WORD	$0x6e26dc00 // fmul v0.4s, v0.4s, v6.4s
+	WORD	$0x4e6a1c00 // bic v0.16b, v0.16b, v10.16b
+	WORD	$0x4e2c1c00 // and v0.16b, v0.16b, v12.16b
+	WORD	$0x4e20d673 // fadd v19.4s, v19.4s, v0.4s
+	SUBS	$4, R2, R2
+	BGE	vectors
+
+after_vectors:
+	ADD	$4, R2
+	SUBS	$1, R2, R2
+	BLT	after_singles
+
+singles:
+	WORD	$0xbc40440e // ldr s14, [x0], #4
+	WORD	$0x6eaee60c // fcmgt v12.4s, v16.4s, v14.4s
+	WORD	$0x4eb21e40 // mov v0.16b, v18.16b
+	WORD	$0x4e31cdc0 // fmla v0.4s, v14.4s, v17.4s
+	WORD	$0x6e20e74a // fcmge v10.4s, v26.4s, v0.4s
+	WORD	$0x4ebbf400 // fmin v0.4s, v0.4s, v27.4s
+	WORD	$0x4f989002 // fmul v2.4s, v0.4s, v24.s[0]
+	WORD	$0x4e218842 // frintn v2.4s, v2.4s
+	WORD	$0x4fb85040 // fmls v0.4s, v2.4s, v24.s[1]
+	WORD	$0x4f985840 // fmls v0.4s, v2.4s, v24.s[2]
+	WORD	$0x6e20dc04 // fmul v4.4s, v0.4s, v0.4s
+	WORD	$0x4ebd1fa6 // mov v6.16b, v29.16b
+	WORD	$0x4ebe1fc8 // mov v8.16b, v30.16b
+	WORD	$0x4fb81806 // fmla v6.4s, v0.4s, v24.s[3]
+	WORD	$0x4f991008 // fmla v8.4s, v0.4s, v25.s[0]
+	WORD	$0x4fb91088 // fmla v8.4s, v4.4s, v25.s[1]
+	WORD	$0x4e24cd06 // fmla v6.4s, v8.4s, v4.4s
+	WORD	$0x4e3cd400 // fadd v0.4s, v0.4s, v28.4s
+	WORD	$0x4e24ccc0 // fmla v0.4s, v6.4s, v4.4s
+	WORD	$0x4ea1b842 // fcvtzs v2.4s, v2.4s
+	WORD	$0x4f3f0446 // sshr v6.4s, v2.4s, #1
+	WORD	$0x6ea68442 // sub v2.4s, v2.4s, v6.4s
+	WORD	$0x4f375442 // shl v2.4s, v2.4s, #23
+	WORD	$0x4ebc8442 // add v2.4s, v2.4s, v28.4s
+	WORD	$0x6e22dc00 // fmul v0.4s, v0.4s, v2.4s
+	WORD	$0x4f3754c6 // shl v6.4s, v6.4s, #23
+	WORD	$0x4ebc84c6 // add v6.4s, v6.4s, v28.4s
+	WORD	$0x6e26dc00 // fmul v0.4s, v0.4s, v6.4s
+	WORD	$0x4e6a1c00 // bic v0.16b, v0.16b, v10.16b
+	WORD	$0x4e2c1c00 // and v0.16b, v0.16b, v12.16b
+	WORD	$0x1e202ab5 // fadd s21, s21, s0
+	SUBS	$1, R2, R2
+	BGE	singles
+
+after_singles:
+	ADD	$1, R2
+	WORD	$0x4e34d673 // fadd v19.4s, v19.4s, v20.4s
+	WORD	$0x6e33d673 // faddp v19.4s, v19.4s, v19.4s
+	WORD	$0x7e30da73 // faddp s19, v19.2s
+	WORD	$0x1e352a73 // fadd s19, s19, s21
+	FMOVS	F19, ret+32(FP)
 	RET

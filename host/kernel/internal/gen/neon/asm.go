@@ -11,7 +11,7 @@ type asm struct {
 	text, stubs strings.Builder
 
 	// The function at hand.
-	offsets map[string]int // of the parameters, and of the result as "ret"
+	offsets map[string]int // of the parameters and of the results, a single one as "ret"
 	used    int            // general registers taken
 }
 
@@ -35,13 +35,13 @@ func (a *asm) reg() gp {
 }
 
 // begin starts a function. Parameters are written as in Go, each with its
-// type; result is a type or empty.
+// type; result is a type, several results in parentheses, or empty.
 func (a *asm) begin(name, result, doc string, params ...string) {
 	a.offsets, a.used = map[string]int{}, 0
 	size := 0
 	place := func(name, typ string) {
 		bytes := 8
-		if typ == "float32" {
+		if typ == "float32" || typ == "uint32" {
 			bytes = 4
 		}
 		size = (size + bytes - 1) &^ (bytes - 1)
@@ -54,15 +54,21 @@ func (a *asm) begin(name, result, doc string, params ...string) {
 	}
 	signature := fmt.Sprintf("func %s(%s)", name, strings.Join(params, ", "))
 	if result != "" {
-		size = (size + 7) &^ 7
-		place("ret", result)
 		signature += " " + result
+		size = (size + 7) &^ 7
+		if !strings.HasPrefix(result, "(") {
+			result = "ret " + result
+		}
+		for r := range strings.SplitSeq(strings.Trim(result, "()"), ", ") {
+			name, typ, _ := strings.Cut(r, " ")
+			place(name, typ)
+		}
 	}
 	fmt.Fprintf(&a.stubs, "\n// %s %s\n%s\n", name, doc, signature)
 	fmt.Fprintf(&a.text, "\n// %s\nTEXT ·%s(SB), NOSPLIT, $0-%d\n", signature, name, size)
 }
 
-// arg is the stack slot of a parameter or of the result.
+// arg is the stack slot of a parameter or a result.
 func (a *asm) arg(name string) string {
 	at, ok := a.offsets[name]
 	if !ok {

@@ -45,16 +45,19 @@ func (e elements) write(v int, p gp) {
 }
 
 // each generates a loop over n elements, so many registers at once.
-func (a *asm) each(vectors int, step func(e elements)) {
-	left := a.load("n")
+func (a *asm) each(vectors int, step func(e elements)) { a.eachOf("", a.load("n"), vectors, step) }
+
+// eachOf is each with a prefix of its labels, for functions with several
+// loops. It counts left down.
+func (a *asm) eachOf(prefix string, left gp, vectors int, step func(e elements)) {
 	loop := func(label string, e elements, lanes int, next string) {
 		a.op("SUBS", lanes, left, left)
-		a.op("BLT", next)
-		a.label(label)
+		a.op("BLT", prefix+next)
+		a.label(prefix + label)
 		step(e)
 		a.op("SUBS", lanes, left, left)
-		a.op("BGE", label)
-		a.label(next)
+		a.op("BGE", prefix+label)
+		a.label(prefix + next)
 		a.op("ADD", lanes, left)
 	}
 	loop("blocks", elements{a, vectors, false}, 4*vectors, "after_blocks")
@@ -111,12 +114,21 @@ func (a *asm) scale() {
 func (a *asm) maxOf() {
 	a.begin("maxOfNEON", "float32", "returns the largest of the n elements of x that are numbers, -Inf when there is none.", "x *float32", "n int")
 	x := a.load("x")
-	const best, mask = 8, 4
+	const best = 16
 	a.broadcast(a.table(), "neginf", best)
+	a.most("", x, a.load("n"), best)
+	a.ret("FMOVS", best)
+}
+
+// most generates the largest of the first lane of best, all of whose lanes
+// are alike, and the numbers among the elements at x; it leaves it there. It
+// uses four registers from best on, and those below 8.
+func (a *asm) most(prefix string, x, left gp, best int) {
+	const mask = 4
 	for i := 1; i < 4; i++ {
 		a.mov(best+i, best)
 	}
-	a.each(4, func(e elements) {
+	a.eachOf(prefix, left, 4, func(e elements) {
 		if e.single {
 			e.ld1rNext(0, x)
 		} else {
@@ -134,7 +146,6 @@ func (a *asm) maxOf() {
 	a.v3("fmax", "4s", best+2, best+2, best+3)
 	a.v3("fmax", "4s", best, best, best+2)
 	a.fmaxAcross(best, best)
-	a.ret("FMOVS", best)
 }
 
 // ret writes the first lane of v as the result and returns.
@@ -157,16 +168,7 @@ func (a *asm) firstAtLeast() {
 	a.label("blocks")
 	a.op("CMP", 16, left)
 	a.op("BLT", "vectors")
-	a.ldp(0, 1, x, 0)
-	a.ldp(2, 3, x, 32)
-	for i := range 4 {
-		a.v3("fcmge", "4s", i, i, least)
-	}
-	a.v3("orr", "16b", 0, 0, 1)
-	a.v3("orr", "16b", 2, 2, 3)
-	a.v3("orr", "16b", 0, 0, 2)
-	a.v3("umaxp", "4s", 0, 0, 0)
-	a.toX(found, 0)
+	a.anyAtLeast(x, least, found)
 	a.op("CBNZ", found, "vectors")
 	a.op("ADD", 64, x)
 	a.op("SUB", 16, left)
@@ -186,7 +188,7 @@ func (a *asm) firstAtLeast() {
 	a.label("singles")
 	a.op("CBZ", left, "done")
 	a.ldrNext(4, 0, x)
-	a.v3("fcmge", "4s", 0, 0, least)
+	a.fcmgeFirst(0, 0, least)
 	a.toW(found, 0)
 	a.op("CBNZ", found, "done")
 	a.op("SUB", 1, left)
@@ -201,6 +203,21 @@ func (a *asm) firstAtLeast() {
 	a.op("SUB", left, at)
 	a.op("MOVD", at, a.arg("ret"))
 	a.op("RET")
+}
+
+// anyAtLeast sets found to something other than 0 when one of the sixteen
+// elements at x is not below those of register least. It uses 0 to 3.
+func (a *asm) anyAtLeast(x gp, least int, found gp) {
+	a.ldp(0, 1, x, 0)
+	a.ldp(2, 3, x, 32)
+	for i := range 4 {
+		a.v3("fcmge", "4s", i, i, least)
+	}
+	a.v3("orr", "16b", 0, 0, 1)
+	a.v3("orr", "16b", 2, 2, 3)
+	a.v3("orr", "16b", 0, 0, 2)
+	a.v3("umaxp", "4s", 0, 0, 0)
+	a.toX(found, 0)
 }
 
 // A constant fills a register; factors share one, a lane each.
@@ -319,33 +336,55 @@ func (x exponential) step(vectors int) {
 func (a *asm) expSum() {
 	a.begin("expSumNEON", "float32", "replaces the n elements of x by exp(x - shift) and returns their sum.",
 		"x *float32", "n int", "shift float32")
-	x, out := a.load("x"), a.load("x")
-	const shift, sums, rest = 16, 17, 19
+	const shift = 16
+	a.loadF32("shift", shift)
+	a.expOf(a.load("x"), a.load("x"), a.load("n"), shift)
+	a.ret("FMOVS", expSums)
+}
+
+// expSums is where expOf leaves the sum: its first lane.
+const expSums = 17
+
+// expOf generates exp(x - shift) in place and the sum; x and out are the same
+// address.
+func (a *asm) expOf(x, out, left gp, shift int) {
+	const rest = expSums + 2
 	exp := exponential{a}
 	exp.setup()
-	a.loadF32("shift", shift)
-	for v := sums; v <= rest; v++ {
+	for v := expSums; v <= rest; v++ {
 		a.zero(v)
 	}
-	a.each(2, func(e elements) {
+	a.eachOf("", left, 2, func(e elements) {
 		e.next(x, 0)
 		for i := range e.vectors {
 			e.v3("fsub", "4s", i, i, shift)
 		}
 		exp.step(e.vectors)
 		e.write(0, out)
-		for i := range e.vectors {
-			if e.single { // the other lanes are no elements
-				e.faddFirst(rest, rest, 0)
-			} else {
-				e.fadd(sums+i, sums+i, i)
-			}
-		}
+		e.addTo(expSums, rest, 0)
 	})
+	a.total(expSums, rest)
+}
+
+// addTo adds the step's elements, in registers from v on, to sums: vectors to
+// those from sums on, single ones to the first lane of rest, because their
+// other lanes are no elements.
+func (e elements) addTo(sums, rest, v int) {
+	for i := range e.vectors {
+		if e.single {
+			e.faddFirst(rest, rest, v+i)
+		} else {
+			e.fadd(sums+i, sums+i, v+i)
+		}
+	}
+}
+
+// total leaves the sum of two registers and of the first lane of rest in the
+// first lane of sums.
+func (a *asm) total(sums, rest int) {
 	a.fadd(sums, sums, sums+1)
 	a.sum(sums)
 	a.faddFirst(sums, sums, rest)
-	a.ret("FMOVS", sums)
 }
 
 func (a *asm) siluGate() {

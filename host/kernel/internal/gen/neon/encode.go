@@ -26,8 +26,18 @@ var three = map[string]uint32{
 	"orr 16b":  0x4ea01c00,
 	"bic 16b":  0x4e601c00, // n and not m
 	"bit 16b":  0x6ea01c00, // d becomes n where m is ones
-	"zip1 8h":  0x4e403800, // n0 m0 n1 m1 n2 m2 n3 m3
-	"zip2 8h":  0x4e407800, // n4 m4 ...
+	"and 16b":  0x4e201c00,
+	"addp 8h":  0x4e60bc00,
+	"zip1 8h":  0x4e403800, // n0 m0 n1 m1 ..., from the first half of each
+	"zip2 8h":  0x4e407800, // from the second half
+	"zip1 4s":  0x4e803800,
+	"zip2 4s":  0x4e807800,
+	"zip1 2d":  0x4ec03800,
+	"zip2 2d":  0x4ec07800,
+	"uzp1 4s":  0x4e801800, // n0 n2 ... m0 m2 ...
+	"uzp2 4s":  0x4e805800, // n1 n3 ... m1 m3 ...
+	"uzp1 8h":  0x4e401800,
+	"uzp1 16b": 0x4e001800,
 }
 
 // v3 writes a three-vector instruction: d = n op m.
@@ -51,6 +61,10 @@ var two = map[string]uint32{
 	"fneg 4s 4s":   0x6ea0f800,
 	"frintn 4s 4s": 0x4e218800, // to the nearest integer, ties to even
 	"fcvtzs 4s 4s": 0x4ea1b800, // to int32; NaN becomes 0
+	"frintm 4s 4s": 0x4e219800, // down
+	"scvtf 4s 4s":  0x4e21d800, // from int32
+	"sadalp 4s 8h": 0x4e606800, // adds neighbours to a lane
+	"xtn 8b 8h":    0x0e212800,
 	"xtn 4h 4s":    0x0e612800,
 	"mov 16b 16b":  0x4ea01c00,
 }
@@ -62,6 +76,18 @@ func (a *asm) v2(name string, d int, td string, n int, tn string) {
 		code |= uint32(n << 16)
 	}
 	a.word(code, "%s v%d.%s, v%d.%s", name, d, td, n, tn)
+}
+
+// long are the instructions on bytes with 16-bit results, from the first half
+// of each operand, and with a 2 behind the name from the second.
+var long = map[string]uint32{"smull": 0x0e20c000, "smlal": 0x0e208000}
+
+func (a *asm) longs(name string, d, n, m int) {
+	a.word(find(long, name)|uint32(m<<16|n<<5|d), "%s v%d.8h, v%d.8b, v%d.8b", name, d, n, m)
+}
+
+func (a *asm) longs2(name string, d, n, m int) {
+	a.word(find(long, name)|uint32(1<<30|m<<16|n<<5|d), "%s2 v%d.8h, v%d.16b, v%d.16b", name, d, n, m)
 }
 
 func (a *asm) mov(d, n int) { a.v2("mov", d, "16b", n, "16b") }
@@ -79,12 +105,38 @@ func (a *asm) lane(name string, d, n, m, i int) {
 		"%s v%d.4s, v%d.4s, v%d.s[%d]", name, d, n, m, i)
 }
 
+// sdot adds to each lane of d the inner product of its four bytes in n with
+// the four bytes of lane i of m. It is the one instruction here that ARMv8.0
+// lacks.
+func (a *asm) sdot(d, n, m, i int) {
+	a.word(0x4f80e000|uint32(i&1<<21|i>>1<<11|m<<16|n<<5|d), "sdot v%d.4s, v%d.16b, v%d.4b[%d]", d, n, m, i)
+}
+
 // dup fills d with lane i of n.
 func (a *asm) dup(d, n, i int) {
 	a.word(0x4e040400|uint32(i<<19|n<<5|d), "dup v%d.4s, v%d.s[%d]", d, n, i)
 }
 
 func (a *asm) zero(d int) { a.word(0x6f00e400|uint32(d), "movi v%d.2d, #0", d) }
+
+// fill sets all bytes of d.
+func (a *asm) fill(d, b int) {
+	a.word(0x4f00e400|uint32(b>>5<<16|b&31<<5|d), "movi v%d.16b, #%d", d, b)
+}
+
+// swap writes n with its halves exchanged.
+func (a *asm) swap(d, n int) {
+	a.word(0x6e004000|uint32(n<<16|8<<11|n<<5|d), "ext v%d.16b, v%d.16b, v%d.16b, #8", d, n, n)
+}
+
+// Shifts of bytes: left, and right without the sign.
+func (a *asm) shlBytes(d, n, by int) {
+	a.word(0x4f005400|uint32((8+by)<<16|n<<5|d), "shl v%d.16b, v%d.16b, #%d", d, n, by)
+}
+
+func (a *asm) ushrBytes(d, n, by int) {
+	a.word(0x6f000400|uint32((16-by)<<16|n<<5|d), "ushr v%d.16b, v%d.16b, #%d", d, n, by)
+}
 
 // Shifts of four lanes: left, and right with the sign.
 func (a *asm) shl(d, n, by int) {
@@ -108,6 +160,10 @@ func (a *asm) faddPairF64(d, n int) {
 	a.word(0x7e70d800|uint32(n<<5|d), "faddp d%d, v%d.2d", d, n)
 }
 
+func (a *asm) addAcross(d, n int) {
+	a.word(0x4eb1b800|uint32(n<<5|d), "addv s%d, v%d.4s", d, n)
+}
+
 // sum adds the lanes of v: neighbours first.
 func (a *asm) sum(v int) {
 	a.v3("faddp", "4s", v, v, v)
@@ -117,6 +173,12 @@ func (a *asm) sum(v int) {
 // faddFirst adds the first lanes; the others become zero.
 func (a *asm) faddFirst(d, n, m int) {
 	a.word(0x1e202800|uint32(m<<16|n<<5|d), "fadd s%d, s%d, s%d", d, n, m)
+}
+
+// fcmgeFirst compares the first lanes: ones where n >= m; the others become
+// zero.
+func (a *asm) fcmgeFirst(d, n, m int) {
+	a.word(0x7e20e400|uint32(m<<16|n<<5|d), "fcmge s%d, s%d, s%d", d, n, m)
 }
 
 // Moves to general registers: the first 64 and the first 32 bits of n.
@@ -132,13 +194,13 @@ func (a *asm) toW(d gp, n int) {
 // stores: at an offset, and advancing the address afterwards. Loads clear
 // the rest of the register.
 var views = map[int]struct {
-	name                      string
-	load, loadPost, storePost uint32
+	name                             string
+	load, loadPost, store, storePost uint32
 }{
-	2:  {"h", 0x7d400000, 0x7c400400, 0x7c000400},
-	4:  {"s", 0xbd400000, 0xbc400400, 0xbc000400},
-	8:  {"d", 0xfd400000, 0xfc400400, 0xfc000400},
-	16: {"q", 0x3dc00000, 0x3cc00400, 0x3c800400},
+	2:  {"h", 0x7d400000, 0x7c400400, 0x7d000000, 0x7c000400},
+	4:  {"s", 0xbd400000, 0xbc400400, 0xbd000000, 0xbc000400},
+	8:  {"d", 0xfd400000, 0xfc400400, 0xfd000000, 0xfc000400},
+	16: {"q", 0x3dc00000, 0x3cc00400, 0x3d800000, 0x3c800400},
 }
 
 // ldr reads so many bytes at offset from p to v.
@@ -151,6 +213,11 @@ func (a *asm) ldrNext(bytes, v int, p gp) {
 	a.word(views[bytes].loadPost|uint32(bytes<<12|int(p)<<5|v), "ldr %s%d, [x%d], #%d", views[bytes].name, v, int(p), bytes)
 }
 
+// str writes the first bytes of v to p plus offset.
+func (a *asm) str(bytes, v int, p gp, offset int) {
+	a.word(views[bytes].store|uint32(offset/bytes<<10|int(p)<<5|v), "str %s%d, [x%d, #%d]", views[bytes].name, v, int(p), offset)
+}
+
 // strNext writes the first bytes of v to p and moves p behind them.
 func (a *asm) strNext(bytes, v int, p gp) {
 	a.word(views[bytes].storePost|uint32(bytes<<12|int(p)<<5|v), "str %s%d, [x%d], #%d", views[bytes].name, v, int(p), bytes)
@@ -159,6 +226,11 @@ func (a *asm) strNext(bytes, v int, p gp) {
 // ldp reads 32 bytes at offset from p to v and w.
 func (a *asm) ldp(v, w int, p gp, offset int) {
 	a.word(0xad400000|uint32(offset/16<<15|w<<10|int(p)<<5|v), "ldp q%d, q%d, [x%d, #%d]", v, w, int(p), offset)
+}
+
+// stp writes v and w to p plus offset.
+func (a *asm) stp(v, w int, p gp, offset int) {
+	a.word(0xad000000|uint32(offset/16<<15|w<<10|int(p)<<5|v), "stp q%d, q%d, [x%d, #%d]", v, w, int(p), offset)
 }
 
 // ldpNext and stpNext move p behind the 32 bytes.

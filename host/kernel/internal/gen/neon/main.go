@@ -4,9 +4,10 @@
 //	go run . -out ../../../neon_arm64.s -stubs ../../../neon_arm64.go
 //
 // `make kernels` runs it. The instructions are those that every ARMv8.0 CPU
-// has. Go's assembler lacks many of the vector ones, so they are all encoded
-// here (encode.go) and written as words, each with its mnemonic beside it; a
-// test has another assembler translate the mnemonics and compares.
+// has; functions whose names end in Dot also need inner products of bytes
+// (FEAT_DotProd). Go's assembler lacks many vector instructions, so they are
+// all encoded here (encode.go) and written as words, each with its mnemonic
+// beside it; a test has another assembler translate the mnemonics and compares.
 package main
 
 import (
@@ -31,11 +32,11 @@ func main() {
 func kernels() *asm {
 	a := &asm{}
 	for _, t := range []dtype{f32, bf16, f16} {
-		for _, list := range []bool{false, true} {
+		for _, by := range []access{inRange, inList} {
 			for _, nq := range []int{1, 2, 4} {
-				a.dots(t, nq, list)
+				a.dots(t, nq, by)
 			}
-			a.weighted(t, list)
+			a.weighted(t, by == inList)
 		}
 	}
 	a.widen(bf16)
@@ -50,5 +51,6 @@ func kernels() *asm {
 	a.sumSquares()
 	a.normMul()
 	a.rope()
+	a.codes()
 	return a
 }

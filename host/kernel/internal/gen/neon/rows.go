@@ -14,6 +14,9 @@ var (
 	f16  = dtype{"F16", 2}
 )
 
+// line is the bytes of a line of the caches.
+const line = 64
+
 // nought is a register of zeros where rows are bf16: interleaved with it,
 // they are f32.
 const nought = 31
@@ -67,34 +70,57 @@ func (a *asm) bytes(t dtype, n, r gp) { a.op("LSL", map[int]int{2: 1, 4: 2}[t.si
 // looks ahead for reads.
 const ahead = 4096
 
+// access is how a kernel finds its rows.
+type access int
+
+const (
+	inRange access = iota // one after the other
+	inList                // by ids
+	inStep                // stride bytes apart, with memory to ask for on the way
+)
+
 // dots generates the inner products of nq queries with n rows. A block of
 // rows meets all queries in registers: one accumulator for each pair, filled
 // lane by lane along the dimension and summed across lanes at the end, so
 // that a stored row is read and widened once for all queries. Sixteen
 // accumulators cover the latency of the multiply-adds on four pipes.
-func (a *asm) dots(t dtype, nq int, list bool) {
-	kind, row := "", "row i"
-	if list {
-		kind, row = "List", "row ids[i]"
+func (a *asm) dots(t dtype, nq int, by access) {
+	name, row, end := fmt.Sprintf("dots%d%s", nq, t.name), "row i", "; dim > 0 columns."
+	params := []string{"q0 *float32", "q1 *float32", "q2 *float32", "q3 *float32", "rows *byte"}
+	switch by {
+	case inRange:
+		params = append(params, "ids *uint32")
+	case inList:
+		params = append(params, "ids *uint32")
+		name, row = name+"List", "row ids[i]"
+	case inStep:
+		params = append(params, "stride int", "ahead int")
+		name = fmt.Sprintf("few%d%s", nq, t.name)
+		end = ", and asks for what lies ahead of the rows; dim > 0 columns, stride and ahead are in bytes."
 	}
-	a.begin(fmt.Sprintf("dots%d%s%sNEON", nq, t.name, kind), "",
-		fmt.Sprintf("writes oj[i] = qj . %s for j < %d and i < n; dim > 0 columns.", row, nq),
-		"q0 *float32", "q1 *float32", "q2 *float32", "q3 *float32", "rows *byte", "ids *uint32",
-		"n int", "dim int", "o0 *float32", "o1 *float32", "o2 *float32", "o3 *float32")
-	d := &dotter{asm: a, t: t, nq: nq, list: list}
+	a.begin(name+"NEON", "", fmt.Sprintf("writes oj[i] = qj . %s for j < %d and i < n%s", row, nq, end),
+		append(params, "n int", "dim int", "o0 *float32", "o1 *float32", "o2 *float32", "o3 *float32")...)
+	d := &dotter{asm: a, t: t, nq: nq, by: by}
 	for j := range nq {
 		d.q = append(d.q, a.load(fmt.Sprintf("q%d", j)))
 		d.o = append(d.o, a.load(fmt.Sprintf("o%d", j)))
 		d.p = append(d.p, a.reg())
 	}
-	d.base = a.load("rows")
-	if list {
+	d.base, d.left, d.dim = a.load("rows"), a.load("n"), a.load("dim")
+	d.steps, d.k = a.reg(), a.reg()
+	a.op("LSR", 3, d.dim, d.steps)
+	if by == inStep {
+		d.stride, d.ahead = a.load("stride"), a.load("ahead")
+	} else {
+		d.stride = a.reg()
+		a.bytes(t, d.dim, d.stride)
+	}
+	if by == inList {
 		d.ids = a.load("ids")
 	}
-	d.left, d.dim = a.load("n"), a.load("dim")
-	d.stride, d.steps, d.k = a.reg(), a.reg(), a.reg()
-	a.bytes(t, d.dim, d.stride)
-	a.op("LSR", 3, d.dim, d.steps)
+	if d.prefetches() {
+		d.next = a.reg()
+	}
 	blocks := []int{8, 4, 1}
 	if nq == 4 {
 		blocks = blocks[1:]
@@ -124,22 +150,25 @@ func (a *asm) dots(t dtype, nq int, list bool) {
 
 type dotter struct {
 	*asm
-	t    dtype
-	nq   int
-	list bool
+	t  dtype
+	nq int
+	by access
 
-	q, o, p, r []gp // queries, their results, the queries' and the rows' elements at hand
-	base, ids  gp   // rows left (range) or row 0 (list); ids left
-	left, dim  gp   // rows, columns
-	stride     gp   // bytes of a row
-	steps, k   gp   // of eight elements, and those left
+	q, o, p, r  []gp // queries, their results, the queries' and the rows' elements at hand
+	base, ids   gp   // rows left (of a list: row 0); ids left
+	left, dim   gp   // rows, columns
+	stride      gp   // bytes from row to row
+	steps, k    gp   // of eight elements, and those left
+	ahead, next gp   // distance and address of what is asked for
 }
+
+func (d *dotter) prefetches() bool { return d.by == inStep || d.by == inRange && d.nq > 1 }
 
 // point sets r to the block's rows and p to the queries.
 func (d *dotter) point(rows int) {
 	for r := range rows {
 		switch {
-		case d.list:
+		case d.by == inList:
 			d.op("MOVWU.P", fmt.Sprintf("4(%v)", d.ids), d.r[r])
 			d.op("MADD", d.stride, d.base, d.r[r], d.r[r])
 		case r == 0:
@@ -148,8 +177,15 @@ func (d *dotter) point(rows int) {
 			d.op("ADD", d.stride, d.r[r-1], d.r[r])
 		}
 	}
-	if !d.list {
+	if d.by != inList {
 		d.op("ADD", d.stride, d.r[rows-1], d.base)
+	}
+	switch {
+	case !d.prefetches():
+	case d.by == inStep:
+		d.op("ADD", d.ahead, d.r[0], d.next)
+	default:
+		d.op("ADD", ahead, d.r[0], d.next)
 	}
 	for j, q := range d.q {
 		d.op("MOVD", q, d.p[j])
@@ -170,10 +206,12 @@ func (d *dotter) inner(rows int, label string) {
 	d.op("CBZ", d.steps, label+"_tail")
 	d.op("MOVD", d.steps, d.k)
 	d.label(label + "_loop")
-	if !d.list && d.nq > 1 && rows > 1 {
-		for r := range rows {
-			d.prefetchLine(d.r[r], ahead)
+	if lines := rows * 8 * d.t.size / line; d.prefetches() && lines > 0 {
+		// As many as the rows of the block have, one after the other.
+		for i := range lines {
+			d.prefetchLine(d.next, i*line)
 		}
+		d.op("ADD", lines*line, d.next)
 	}
 	for j := range d.nq {
 		d.ldpNext(d.query(j), d.query(j)+1, d.p[j])
@@ -340,10 +378,10 @@ func (a *asm) prefetch() {
 	a.op("MOVWU.P", fmt.Sprintf("4(%v)", ids), p)
 	a.op("MADD", bytes, base, p, p)
 	a.op("ADD", bytes, p, end)
-	a.op("AND", -64, p)
+	a.op("AND", -line, p)
 	a.label("line")
 	a.prefetchLine(p, 0)
-	a.op("ADD", 64, p)
+	a.op("ADD", line, p)
 	a.op("CMP", end, p)
 	a.op("BLO", "line")
 	a.op("SUB", 1, n)
