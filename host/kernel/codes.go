@@ -171,6 +171,7 @@ type Codes struct {
 	n      int
 	row    []float32 // scratch of Append
 	digits []byte
+	sums   [3]float32
 }
 
 // Over returns the codes stored in mem, n keys of them; the rest of mem, in
@@ -229,8 +230,8 @@ func (c *Codes) encode(keys Rows, i int) float32 {
 	c.coder.rotation.apply(y)
 	o := coding()
 	n, half := len(y), float32(int(1)<<c.coder.bits/2)
-	var sums [3]float32
-	o.gridSums(&y[0], n, 0, half, &sums)
+	sums := &c.sums
+	o.gridSums(&y[0], n, 0, half, sums)
 	yy := sums[0]
 	if !(yy <= math.MaxFloat32) {
 		clear(c.digits)
@@ -244,7 +245,7 @@ func (c *Codes) encode(keys Rows, i int) float32 {
 	var best, scale, inverse float32
 	for _, s := range steps[c.coder.bits] {
 		inv := 1 / (s * rms)
-		o.gridSums(&y[0], n, inv, half, &sums)
+		o.gridSums(&y[0], n, inv, half, sums)
 		// The cosine of the angle between key and code decides.
 		if fit := sums[1] / sums[2] * sums[1]; fit > best {
 			best, scale, inverse = fit, yy/sums[1], inv

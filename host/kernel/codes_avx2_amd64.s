@@ -68,7 +68,7 @@ DATA neginf<>+0(SB)/4, $0xff800000
 GLOBL neginf<>(SB), RODATA|NOPTR, $4
 
 // func estimate1x1AVX2(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·estimate1x1AVX2(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         blocks+48(FP), CX
@@ -91,6 +91,7 @@ block:
 	XORQ   BX, BX
 
 group0:
+	PREFETCHT0   4096(CX)
 	VMOVUPS      (CX), Y0
 	VPSRLD       $0x01, Y0, Y1
 	VPSRLD       $0x02, Y0, Y2
@@ -208,7 +209,7 @@ done:
 	RET
 
 // func estimate1x2AVX2(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·estimate1x2AVX2(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -233,6 +234,7 @@ block:
 	XORQ   SI, SI
 
 group0:
+	PREFETCHT0   4096(DX)
 	VMOVUPS      (DX), Y0
 	VPSRLD       $0x01, Y0, Y1
 	VPSRLD       $0x02, Y0, Y2
@@ -413,7 +415,7 @@ done:
 	RET
 
 // func estimate1x4AVX2(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·estimate1x4AVX2(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -442,6 +444,7 @@ block:
 	XORQ   R8, R8
 
 group0:
+	PREFETCHT0   4096(SI)
 	VMOVUPS      (SI), Y0
 	VPSRLD       $0x01, Y0, Y1
 	VPSRLD       $0x02, Y0, Y2
@@ -748,7 +751,7 @@ done:
 	RET
 
 // func estimate2x1AVX2(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·estimate2x1AVX2(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         blocks+48(FP), CX
@@ -771,6 +774,8 @@ block:
 	XORQ   BX, BX
 
 group0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
 	VMOVUPS      (CX), Y0
 	VPSRLD       $0x02, Y0, Y1
 	VPSRLD       $0x04, Y0, Y2
@@ -888,7 +893,7 @@ done:
 	RET
 
 // func estimate2x2AVX2(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·estimate2x2AVX2(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -913,6 +918,8 @@ block:
 	XORQ   SI, SI
 
 group0:
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
 	VMOVUPS      (DX), Y0
 	VPSRLD       $0x02, Y0, Y1
 	VPSRLD       $0x04, Y0, Y2
@@ -1093,7 +1100,7 @@ done:
 	RET
 
 // func estimate2x4AVX2(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·estimate2x4AVX2(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -1122,6 +1129,8 @@ block:
 	XORQ   R8, R8
 
 group0:
+	PREFETCHT0   4096(SI)
+	PREFETCHT0   4160(SI)
 	VMOVUPS      (SI), Y0
 	VPSRLD       $0x02, Y0, Y1
 	VPSRLD       $0x04, Y0, Y2
@@ -1428,7 +1437,7 @@ done:
 	RET
 
 // func estimate3x1AVX2(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·estimate3x1AVX2(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         blocks+48(FP), CX
@@ -1452,6 +1461,9 @@ block:
 
 group0:
 	VMOVUPS      128(CX), Y13
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
 	VMOVUPS      (CX), Y0
 	VPSRLD       $0x02, Y0, Y1
 	VPSRLD       $0x04, Y0, Y2
@@ -1628,7 +1640,7 @@ DATA third1<>+28(SB)/4, $0x04040404
 GLOBL third1<>(SB), RODATA|NOPTR, $32
 
 // func estimate3x2AVX2(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·estimate3x2AVX2(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -1654,6 +1666,9 @@ block:
 
 group0:
 	VMOVUPS      128(DX), Y13
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
+	PREFETCHT0   4224(DX)
 	VMOVUPS      (DX), Y0
 	VPSRLD       $0x02, Y0, Y1
 	VPSRLD       $0x04, Y0, Y2
@@ -1893,7 +1908,7 @@ DATA third2<>+28(SB)/4, $0x04040404
 GLOBL third2<>(SB), RODATA|NOPTR, $32
 
 // func estimate3x4AVX2(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·estimate3x4AVX2(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -1923,6 +1938,9 @@ block:
 
 group0:
 	VMOVUPS      128(SI), Y13
+	PREFETCHT0   4096(SI)
+	PREFETCHT0   4160(SI)
+	PREFETCHT0   4224(SI)
 	VMOVUPS      (SI), Y0
 	VPSRLD       $0x02, Y0, Y1
 	VPSRLD       $0x04, Y0, Y2
@@ -2288,7 +2306,7 @@ DATA third4<>+28(SB)/4, $0x04040404
 GLOBL third4<>(SB), RODATA|NOPTR, $32
 
 // func estimate4x1AVX2(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·estimate4x1AVX2(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         blocks+48(FP), CX
@@ -2311,6 +2329,10 @@ block:
 	XORQ   BX, BX
 
 group0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
 	VMOVUPS      (CX), Y0
 	VPSRLD       $0x04, Y0, Y1
 	VMOVUPS      64(CX), Y2
@@ -2428,7 +2450,7 @@ done:
 	RET
 
 // func estimate4x2AVX2(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·estimate4x2AVX2(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -2453,6 +2475,10 @@ block:
 	XORQ   SI, SI
 
 group0:
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
+	PREFETCHT0   4224(DX)
+	PREFETCHT0   4288(DX)
 	VMOVUPS      (DX), Y0
 	VPSRLD       $0x04, Y0, Y1
 	VMOVUPS      64(DX), Y2
@@ -2633,7 +2659,7 @@ done:
 	RET
 
 // func estimate4x4AVX2(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2
+// Requires: AVX, AVX2, MMX+
 TEXT ·estimate4x4AVX2(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -2662,6 +2688,10 @@ block:
 	XORQ   R8, R8
 
 group0:
+	PREFETCHT0   4096(SI)
+	PREFETCHT0   4160(SI)
+	PREFETCHT0   4224(SI)
+	PREFETCHT0   4288(SI)
 	VMOVUPS      (SI), Y0
 	VPSRLD       $0x04, Y0, Y1
 	VMOVUPS      64(SI), Y2

@@ -50,7 +50,7 @@ DATA neginf<>+0(SB)/4, $0xff800000
 GLOBL neginf<>(SB), RODATA|NOPTR, $4
 
 // func estimate1x1AVX512(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512BW, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·estimate1x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         blocks+48(FP), CX
@@ -71,6 +71,7 @@ block:
 	XORQ   BX, BX
 
 group0:
+	PREFETCHT0   4096(CX)
 	VMOVUPS      (CX), Z0
 	VPSRLD       $0x01, Z0, Z1
 	VPSRLD       $0x02, Z0, Z2
@@ -132,7 +133,7 @@ done:
 	RET
 
 // func estimate1x2AVX512(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512BW, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·estimate1x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -155,6 +156,7 @@ block:
 	XORQ   SI, SI
 
 group0:
+	PREFETCHT0   4096(DX)
 	VMOVUPS      (DX), Z0
 	VPSRLD       $0x01, Z0, Z1
 	VPSRLD       $0x02, Z0, Z2
@@ -247,7 +249,7 @@ done:
 	RET
 
 // func estimate1x4AVX512(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512BW, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·estimate1x4AVX512(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -274,6 +276,7 @@ block:
 	XORQ   R8, R8
 
 group0:
+	PREFETCHT0   4096(SI)
 	VMOVUPS      (SI), Z0
 	VPSRLD       $0x01, Z0, Z1
 	VPSRLD       $0x02, Z0, Z2
@@ -428,7 +431,7 @@ done:
 	RET
 
 // func estimate2x1AVX512(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512BW, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·estimate2x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         blocks+48(FP), CX
@@ -449,6 +452,8 @@ block:
 	XORQ   BX, BX
 
 group0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
 	VMOVUPS      (CX), Z0
 	VPSRLD       $0x02, Z0, Z1
 	VPSRLD       $0x04, Z0, Z2
@@ -510,7 +515,7 @@ done:
 	RET
 
 // func estimate2x2AVX512(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512BW, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·estimate2x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -533,6 +538,8 @@ block:
 	XORQ   SI, SI
 
 group0:
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
 	VMOVUPS      (DX), Z0
 	VPSRLD       $0x02, Z0, Z1
 	VPSRLD       $0x04, Z0, Z2
@@ -625,7 +632,7 @@ done:
 	RET
 
 // func estimate2x4AVX512(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512BW, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·estimate2x4AVX512(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -652,6 +659,8 @@ block:
 	XORQ   R8, R8
 
 group0:
+	PREFETCHT0   4096(SI)
+	PREFETCHT0   4160(SI)
 	VMOVUPS      (SI), Z0
 	VPSRLD       $0x02, Z0, Z1
 	VPSRLD       $0x04, Z0, Z2
@@ -806,7 +815,7 @@ done:
 	RET
 
 // func estimate3x1AVX512(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
 TEXT ·estimate3x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         blocks+48(FP), CX
@@ -828,6 +837,9 @@ block:
 
 group0:
 	VMOVUPS      128(CX), Z13
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
 	VMOVUPS      (CX), Z0
 	VPSRLD       $0x02, Z0, Z1
 	VPSRLD       $0x04, Z0, Z2
@@ -931,7 +943,7 @@ DATA third1<>+60(SB)/4, $0x04040404
 GLOBL third1<>(SB), RODATA|NOPTR, $64
 
 // func estimate3x2AVX512(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
 TEXT ·estimate3x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -955,6 +967,9 @@ block:
 
 group0:
 	VMOVUPS      128(DX), Z13
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
+	PREFETCHT0   4224(DX)
 	VMOVUPS      (DX), Z0
 	VPSRLD       $0x02, Z0, Z1
 	VPSRLD       $0x04, Z0, Z2
@@ -1089,7 +1104,7 @@ DATA third2<>+60(SB)/4, $0x04040404
 GLOBL third2<>(SB), RODATA|NOPTR, $64
 
 // func estimate3x4AVX512(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512BW, AVX512DQ, AVX512F
+// Requires: AVX, AVX512BW, AVX512DQ, AVX512F, MMX+
 TEXT ·estimate3x4AVX512(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -1117,6 +1132,9 @@ block:
 
 group0:
 	VMOVUPS      128(SI), Z13
+	PREFETCHT0   4096(SI)
+	PREFETCHT0   4160(SI)
+	PREFETCHT0   4224(SI)
 	VMOVUPS      (SI), Z0
 	VPSRLD       $0x02, Z0, Z1
 	VPSRLD       $0x04, Z0, Z2
@@ -1313,7 +1331,7 @@ DATA third4<>+60(SB)/4, $0x04040404
 GLOBL third4<>(SB), RODATA|NOPTR, $64
 
 // func estimate4x1AVX512(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512BW, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·estimate4x1AVX512(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         blocks+48(FP), CX
@@ -1334,6 +1352,10 @@ block:
 	XORQ   BX, BX
 
 group0:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
 	VMOVUPS      (CX), Z0
 	VPSRLD       $0x04, Z0, Z1
 	VMOVUPS      64(CX), Z2
@@ -1395,7 +1417,7 @@ done:
 	RET
 
 // func estimate4x2AVX512(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512BW, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·estimate4x2AVX512(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -1418,6 +1440,10 @@ block:
 	XORQ   SI, SI
 
 group0:
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
+	PREFETCHT0   4224(DX)
+	PREFETCHT0   4288(DX)
 	VMOVUPS      (DX), Z0
 	VPSRLD       $0x04, Z0, Z1
 	VMOVUPS      64(DX), Z2
@@ -1510,7 +1536,7 @@ done:
 	RET
 
 // func estimate4x4AVX512(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512BW, AVX512F
+// Requires: AVX, AVX512BW, AVX512F, MMX+
 TEXT ·estimate4x4AVX512(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -1537,6 +1563,10 @@ block:
 	XORQ   R8, R8
 
 group0:
+	PREFETCHT0   4096(SI)
+	PREFETCHT0   4160(SI)
+	PREFETCHT0   4224(SI)
+	PREFETCHT0   4288(SI)
 	VMOVUPS      (SI), Z0
 	VPSRLD       $0x04, Z0, Z1
 	VMOVUPS      64(SI), Z2

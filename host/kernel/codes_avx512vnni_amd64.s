@@ -50,7 +50,7 @@ DATA neginf<>+0(SB)/4, $0xff800000
 GLOBL neginf<>(SB), RODATA|NOPTR, $4
 
 // func estimate1x1AVX512VNNI(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·estimate1x1AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         blocks+48(FP), CX
@@ -74,6 +74,10 @@ four:
 	XORQ   BX, BX
 
 four_group:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4096(DI)
+	PREFETCHT0   4096(CX)(R8*2)
+	PREFETCHT0   4096(DI)(R8*2)
 	VMOVDQU32    (CX), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (DI), Z17
@@ -227,6 +231,7 @@ one:
 	XORQ   BX, BX
 
 one_group:
+	PREFETCHT0   4096(CX)
 	VMOVDQU32    (CX), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(BX*1), Z28
@@ -281,7 +286,7 @@ done:
 	RET
 
 // func estimate1x2AVX512VNNI(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·estimate1x2AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -310,6 +315,10 @@ four:
 	XORQ   SI, SI
 
 four_group:
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4096(R8)
+	PREFETCHT0   4096(DX)(R9*2)
+	PREFETCHT0   4096(R8)(R9*2)
 	VMOVDQU32    (DX), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (R8), Z17
@@ -528,6 +537,7 @@ one:
 	XORQ   SI, SI
 
 one_group:
+	PREFETCHT0   4096(DX)
 	VMOVDQU32    (DX), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(SI*1), Z28
@@ -604,7 +614,7 @@ done:
 	RET
 
 // func estimate1x4AVX512VNNI(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·estimate1x4AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -643,6 +653,10 @@ four:
 	XORQ   R8, R8
 
 four_group:
+	PREFETCHT0   4096(SI)
+	PREFETCHT0   4096(R10)
+	PREFETCHT0   4096(SI)(R11*2)
+	PREFETCHT0   4096(R10)(R11*2)
 	VMOVDQU32    (SI), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (R10), Z17
@@ -991,6 +1005,7 @@ one:
 	XORQ   R8, R8
 
 one_group:
+	PREFETCHT0   4096(SI)
 	VMOVDQU32    (SI), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(R8*1), Z28
@@ -1111,7 +1126,7 @@ done:
 	RET
 
 // func estimate2x1AVX512VNNI(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·estimate2x1AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         blocks+48(FP), CX
@@ -1135,6 +1150,14 @@ four:
 	XORQ   BX, BX
 
 four_group:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4096(DI)
+	PREFETCHT0   4160(DI)
+	PREFETCHT0   4096(CX)(R8*2)
+	PREFETCHT0   4160(CX)(R8*2)
+	PREFETCHT0   4096(DI)(R8*2)
+	PREFETCHT0   4160(DI)(R8*2)
 	VMOVDQU32    (CX), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (DI), Z17
@@ -1288,6 +1311,8 @@ one:
 	XORQ   BX, BX
 
 one_group:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
 	VMOVDQU32    (CX), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(BX*1), Z28
@@ -1342,7 +1367,7 @@ done:
 	RET
 
 // func estimate2x2AVX512VNNI(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·estimate2x2AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -1371,6 +1396,14 @@ four:
 	XORQ   SI, SI
 
 four_group:
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
+	PREFETCHT0   4096(R8)
+	PREFETCHT0   4160(R8)
+	PREFETCHT0   4096(DX)(R9*2)
+	PREFETCHT0   4160(DX)(R9*2)
+	PREFETCHT0   4096(R8)(R9*2)
+	PREFETCHT0   4160(R8)(R9*2)
 	VMOVDQU32    (DX), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (R8), Z17
@@ -1589,6 +1622,8 @@ one:
 	XORQ   SI, SI
 
 one_group:
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
 	VMOVDQU32    (DX), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(SI*1), Z28
@@ -1665,7 +1700,7 @@ done:
 	RET
 
 // func estimate2x4AVX512VNNI(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·estimate2x4AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -1704,6 +1739,14 @@ four:
 	XORQ   R8, R8
 
 four_group:
+	PREFETCHT0   4096(SI)
+	PREFETCHT0   4160(SI)
+	PREFETCHT0   4096(R10)
+	PREFETCHT0   4160(R10)
+	PREFETCHT0   4096(SI)(R11*2)
+	PREFETCHT0   4160(SI)(R11*2)
+	PREFETCHT0   4096(R10)(R11*2)
+	PREFETCHT0   4160(R10)(R11*2)
 	VMOVDQU32    (SI), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (R10), Z17
@@ -2052,6 +2095,8 @@ one:
 	XORQ   R8, R8
 
 one_group:
+	PREFETCHT0   4096(SI)
+	PREFETCHT0   4160(SI)
 	VMOVDQU32    (SI), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(R8*1), Z28
@@ -2172,7 +2217,7 @@ done:
 	RET
 
 // func estimate3x1AVX512VNNI(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·estimate3x1AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         blocks+48(FP), CX
@@ -2198,6 +2243,18 @@ four:
 	XORQ   BX, BX
 
 four_group:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4096(DI)
+	PREFETCHT0   4160(DI)
+	PREFETCHT0   4224(DI)
+	PREFETCHT0   4096(CX)(R8*2)
+	PREFETCHT0   4160(CX)(R8*2)
+	PREFETCHT0   4224(CX)(R8*2)
+	PREFETCHT0   4096(DI)(R8*2)
+	PREFETCHT0   4160(DI)(R8*2)
+	PREFETCHT0   4224(DI)(R8*2)
 	VPROLD       $0x02, 128(CX), Z20
 	VPROLD       $0x02, 128(DI), Z21
 	VPROLD       $0x02, 128(CX)(R8*2), Z22
@@ -2415,6 +2472,9 @@ one:
 	XORQ   BX, BX
 
 one_group:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
 	VPROLD       $0x02, 128(CX), Z20
 	VMOVDQU32    (CX), Z16
 	VPANDD       Z30, Z16, Z24
@@ -2485,7 +2545,7 @@ done:
 	RET
 
 // func estimate3x2AVX512VNNI(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·estimate3x2AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -2516,6 +2576,18 @@ four:
 	XORQ   SI, SI
 
 four_group:
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
+	PREFETCHT0   4224(DX)
+	PREFETCHT0   4096(R8)
+	PREFETCHT0   4160(R8)
+	PREFETCHT0   4224(R8)
+	PREFETCHT0   4096(DX)(R9*2)
+	PREFETCHT0   4160(DX)(R9*2)
+	PREFETCHT0   4224(DX)(R9*2)
+	PREFETCHT0   4096(R8)(R9*2)
+	PREFETCHT0   4160(R8)(R9*2)
+	PREFETCHT0   4224(R8)(R9*2)
 	VPROLD       $0x02, 128(DX), Z20
 	VPROLD       $0x02, 128(R8), Z21
 	VPROLD       $0x02, 128(DX)(R9*2), Z22
@@ -2798,6 +2870,9 @@ one:
 	XORQ   SI, SI
 
 one_group:
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
+	PREFETCHT0   4224(DX)
 	VPROLD       $0x02, 128(DX), Z20
 	VMOVDQU32    (DX), Z16
 	VPANDD       Z30, Z16, Z24
@@ -2890,7 +2965,7 @@ done:
 	RET
 
 // func estimate3x4AVX512VNNI(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·estimate3x4AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -2931,6 +3006,18 @@ four:
 	XORQ   R8, R8
 
 four_group:
+	PREFETCHT0   4096(SI)
+	PREFETCHT0   4160(SI)
+	PREFETCHT0   4224(SI)
+	PREFETCHT0   4096(R10)
+	PREFETCHT0   4160(R10)
+	PREFETCHT0   4224(R10)
+	PREFETCHT0   4096(SI)(R11*2)
+	PREFETCHT0   4160(SI)(R11*2)
+	PREFETCHT0   4224(SI)(R11*2)
+	PREFETCHT0   4096(R10)(R11*2)
+	PREFETCHT0   4160(R10)(R11*2)
+	PREFETCHT0   4224(R10)(R11*2)
 	VPROLD       $0x02, 128(SI), Z20
 	VPROLD       $0x02, 128(R10), Z21
 	VPROLD       $0x02, 128(SI)(R11*2), Z22
@@ -3343,6 +3430,9 @@ one:
 	XORQ   R8, R8
 
 one_group:
+	PREFETCHT0   4096(SI)
+	PREFETCHT0   4160(SI)
+	PREFETCHT0   4224(SI)
 	VPROLD       $0x02, 128(SI), Z20
 	VMOVDQU32    (SI), Z16
 	VPANDD       Z30, Z16, Z24
@@ -3479,7 +3569,7 @@ done:
 	RET
 
 // func estimate4x1AVX512VNNI(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·estimate4x1AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         blocks+48(FP), CX
@@ -3503,6 +3593,22 @@ four:
 	XORQ   BX, BX
 
 four_group:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
+	PREFETCHT0   4096(DI)
+	PREFETCHT0   4160(DI)
+	PREFETCHT0   4224(DI)
+	PREFETCHT0   4288(DI)
+	PREFETCHT0   4096(CX)(R8*2)
+	PREFETCHT0   4160(CX)(R8*2)
+	PREFETCHT0   4224(CX)(R8*2)
+	PREFETCHT0   4288(CX)(R8*2)
+	PREFETCHT0   4096(DI)(R8*2)
+	PREFETCHT0   4160(DI)(R8*2)
+	PREFETCHT0   4224(DI)(R8*2)
+	PREFETCHT0   4288(DI)(R8*2)
 	VMOVDQU32    (CX), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (DI), Z17
@@ -3656,6 +3762,10 @@ one:
 	XORQ   BX, BX
 
 one_group:
+	PREFETCHT0   4096(CX)
+	PREFETCHT0   4160(CX)
+	PREFETCHT0   4224(CX)
+	PREFETCHT0   4288(CX)
 	VMOVDQU32    (CX), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(BX*1), Z28
@@ -3710,7 +3820,7 @@ done:
 	RET
 
 // func estimate4x2AVX512VNNI(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·estimate4x2AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -3739,6 +3849,22 @@ four:
 	XORQ   SI, SI
 
 four_group:
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
+	PREFETCHT0   4224(DX)
+	PREFETCHT0   4288(DX)
+	PREFETCHT0   4096(R8)
+	PREFETCHT0   4160(R8)
+	PREFETCHT0   4224(R8)
+	PREFETCHT0   4288(R8)
+	PREFETCHT0   4096(DX)(R9*2)
+	PREFETCHT0   4160(DX)(R9*2)
+	PREFETCHT0   4224(DX)(R9*2)
+	PREFETCHT0   4288(DX)(R9*2)
+	PREFETCHT0   4096(R8)(R9*2)
+	PREFETCHT0   4160(R8)(R9*2)
+	PREFETCHT0   4224(R8)(R9*2)
+	PREFETCHT0   4288(R8)(R9*2)
 	VMOVDQU32    (DX), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (R8), Z17
@@ -3957,6 +4083,10 @@ one:
 	XORQ   SI, SI
 
 one_group:
+	PREFETCHT0   4096(DX)
+	PREFETCHT0   4160(DX)
+	PREFETCHT0   4224(DX)
+	PREFETCHT0   4288(DX)
 	VMOVDQU32    (DX), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(SI*1), Z28
@@ -4033,7 +4163,7 @@ done:
 	RET
 
 // func estimate4x4AVX512VNNI(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX512F, AVX512VNNI
+// Requires: AVX, AVX512F, AVX512VNNI, MMX+
 TEXT ·estimate4x4AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVQ         q0+0(FP), AX
 	MOVQ         q1+8(FP), CX
@@ -4072,6 +4202,22 @@ four:
 	XORQ   R8, R8
 
 four_group:
+	PREFETCHT0   4096(SI)
+	PREFETCHT0   4160(SI)
+	PREFETCHT0   4224(SI)
+	PREFETCHT0   4288(SI)
+	PREFETCHT0   4096(R10)
+	PREFETCHT0   4160(R10)
+	PREFETCHT0   4224(R10)
+	PREFETCHT0   4288(R10)
+	PREFETCHT0   4096(SI)(R11*2)
+	PREFETCHT0   4160(SI)(R11*2)
+	PREFETCHT0   4224(SI)(R11*2)
+	PREFETCHT0   4288(SI)(R11*2)
+	PREFETCHT0   4096(R10)(R11*2)
+	PREFETCHT0   4160(R10)(R11*2)
+	PREFETCHT0   4224(R10)(R11*2)
+	PREFETCHT0   4288(R10)(R11*2)
 	VMOVDQU32    (SI), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (R10), Z17
@@ -4420,6 +4566,10 @@ one:
 	XORQ   R8, R8
 
 one_group:
+	PREFETCHT0   4096(SI)
+	PREFETCHT0   4160(SI)
+	PREFETCHT0   4224(SI)
+	PREFETCHT0   4288(SI)
 	VMOVDQU32    (SI), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(R8*1), Z28

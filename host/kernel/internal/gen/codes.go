@@ -223,6 +223,9 @@ func (l *level) fill(pattern uint32, v int) {
 	VPBROADCASTD(xmm[v], ymm[v])
 }
 
+// codesAhead is how many bytes before their use words are asked for.
+const codesAhead = 4096
+
 const each4 = 0x01010101 // a byte of it in each byte of a lane
 
 // estimate generates the inner products of nq queries with the codes of
@@ -314,6 +317,11 @@ func (e *estimator) dotProducts() {
 		LEAQ(Mem{Base: e.base, Index: size, Scale: 1}, e.second)
 		XORQ(e.k, e.k)
 		Label(label + "_group")
+		for b := range blocks {
+			for w := range e.bits {
+				PREFETCHT0(block(b, w).Offset(codesAhead))
+			}
+		}
 		plane := e.plane()
 		if e.bits == 3 {
 			for b := range blocks {
@@ -418,6 +426,11 @@ func (e *estimator) multiplyAdd() {
 		per := 8 / plane
 		if e.bits == 3 {
 			VMOVUPS(word(2), e.v(product))
+		}
+		if h == 0 {
+			for w := range e.bits {
+				PREFETCHT0(word(w).Offset(codesAhead))
+			}
 		}
 		for s := range 8 {
 			v := e.v(s)
