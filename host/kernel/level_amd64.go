@@ -35,6 +35,7 @@ func vectorLevels() []level {
 		normMul:      normMulAVX2,
 		rope:         ropeAVX2,
 		codes:        &codesAVX2,
+		tiles:        tilesAVX2,
 	}})
 	if !x.HasAVX512F || !x.HasAVX512BW || !x.HasAVX512VL || !x.HasAVX512DQ {
 		return ls
@@ -64,6 +65,7 @@ func vectorLevels() []level {
 		normMul:      normMulAVX512,
 		rope:         ropeAVX512,
 		codes:        &codesAVX512,
+		tiles:        tilesAVX512,
 	}
 	ls = append(ls, level{"avx512", &wide})
 	if !x.HasAVX512VNNI || !x.HasAVX512BF16 {
@@ -71,5 +73,6 @@ func vectorLevels() []level {
 	}
 	vnni := wide
 	vnni.codes = &codesAVX512VNNI
+	vnni.tiles = wide.tiles.withBF16()
 	return append(ls, level{"avx512vnni", &vnni})
 }

@@ -28,6 +28,7 @@ type ops struct {
 	normMul                func(x, weight *float32, inv float32, out *float32, n int)
 	rope                   func(a, b, cos, sin *float32, n int)
 	codes                  *codeOps // nil for the forms in Go
+	tiles                  tileOps
 }
 
 type (
@@ -133,7 +134,7 @@ func (o *ops) scoreRange(qs [][]float32, rows Rows, lo, hi int, out [][]float32)
 func (o *ops) mulNT(a []float32, n int, b Rows, lo, m int, c []float32, ldc int) {
 	d := b.Dim
 	step := b.rowsWithin(cacheBytes * 3 / 4)
-	if n <= fewRows {
+	if n <= streamedRows {
 		step = b.rowsWithin(callBytes)
 	}
 	for j := 0; j < m; j += step {

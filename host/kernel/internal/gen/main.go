@@ -56,6 +56,8 @@ var parts = map[string]func(*level){
 		l.rope()
 	},
 	"codes": func(l *level) { l.codes() },
+	"gemm":  (*level).gemm,
+	"peak":  (*level).peak,
 }
 
 func main() {
