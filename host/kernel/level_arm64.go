@@ -31,6 +31,7 @@ func vectorLevels() []level {
 		normMul:      normMulNEON,
 		rope:         ropeNEON,
 		codes:        &codesNEON,
+		tiles:        tilesNEON,
 	}
 	ls := []level{{"neon", &plain}}
 	if !cpu.ARM64.HasASIMDDP {

@@ -110,6 +110,99 @@ func normMulNEON(x *float32, weight *float32, inv float32, out *float32, n int)
 // ropeNEON rotates the n pairs (a, b) by the angles whose cosines and sines are given.
 func ropeNEON(a *float32, b *float32, cos *float32, sin *float32, n int)
 
+// tile1NEON writes c[i][j], to which it adds when add is not 0, = the sum of a[i][s] * b[s][j] over s < k, for i < 1 and j < 8. lda, ldb and ldc are in bytes.
+func tile1NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+
+// tile2NEON writes c[i][j], to which it adds when add is not 0, = the sum of a[i][s] * b[s][j] over s < k, for i < 2 and j < 8. lda, ldb and ldc are in bytes.
+func tile2NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+
+// tile3NEON writes c[i][j], to which it adds when add is not 0, = the sum of a[i][s] * b[s][j] over s < k, for i < 3 and j < 8. lda, ldb and ldc are in bytes.
+func tile3NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+
+// tile4NEON writes c[i][j], to which it adds when add is not 0, = the sum of a[i][s] * b[s][j] over s < k, for i < 4 and j < 8. lda, ldb and ldc are in bytes.
+func tile4NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+
+// tile5NEON writes c[i][j], to which it adds when add is not 0, = the sum of a[i][s] * b[s][j] over s < k, for i < 5 and j < 8. lda, ldb and ldc are in bytes.
+func tile5NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+
+// tile6NEON writes c[i][j], to which it adds when add is not 0, = the sum of a[i][s] * b[s][j] over s < k, for i < 6 and j < 8. lda, ldb and ldc are in bytes.
+func tile6NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+
+// tile7NEON writes c[i][j], to which it adds when add is not 0, = the sum of a[i][s] * b[s][j] over s < k, for i < 7 and j < 8. lda, ldb and ldc are in bytes.
+func tile7NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+
+// tile8NEON writes c[i][j], to which it adds when add is not 0, = the sum of a[i][s] * b[s][j] over s < k, for i < 8 and j < 8. lda, ldb and ldc are in bytes.
+func tile8NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+
+// tileTopNEON forms the inner products of 8 rows of a with the 8 columns of a packed b over k. Bit j of hits[i] says that product j of row i is not less than or equal to least[i]; where a row has such bits, scores[i*8+j] are its products. Returns all the bits together. lda is in bytes.
+func tileTopNEON(a *float32, lda int, b *float32, k int, least *float32, scores *float32, hits *uint32) uint32
+
+// packF32NEON writes dst[s*8+r] = element s of row r as f32 for r < 4 and s < n; stride is in bytes.
+func packF32NEON(dst *float32, rows *byte, stride int, n int)
+
+// few1F32NEON writes oj[i] = qj . row i for j < 1 and i < n, and asks for what lies ahead of the rows; dim > 0 columns, stride and ahead are in bytes.
+func few1F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// mix1F32NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 1, and asks for what lies ahead bytes after the rows.
+func mix1F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+
+// few2F32NEON writes oj[i] = qj . row i for j < 2 and i < n, and asks for what lies ahead of the rows; dim > 0 columns, stride and ahead are in bytes.
+func few2F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// mix2F32NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 2, and asks for what lies ahead bytes after the rows.
+func mix2F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+
+// few4F32NEON writes oj[i] = qj . row i for j < 4 and i < n, and asks for what lies ahead of the rows; dim > 0 columns, stride and ahead are in bytes.
+func few4F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// mix4F32NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 4, and asks for what lies ahead bytes after the rows.
+func mix4F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+
+// packBF16NEON writes dst[s*8+r] = element s of row r as f32 for r < 4 and s < n; stride is in bytes.
+func packBF16NEON(dst *float32, rows *byte, stride int, n int)
+
+// few1BF16NEON writes oj[i] = qj . row i for j < 1 and i < n, and asks for what lies ahead of the rows; dim > 0 columns, stride and ahead are in bytes.
+func few1BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// mix1BF16NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 1, and asks for what lies ahead bytes after the rows.
+func mix1BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+
+// few2BF16NEON writes oj[i] = qj . row i for j < 2 and i < n, and asks for what lies ahead of the rows; dim > 0 columns, stride and ahead are in bytes.
+func few2BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// mix2BF16NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 2, and asks for what lies ahead bytes after the rows.
+func mix2BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+
+// few4BF16NEON writes oj[i] = qj . row i for j < 4 and i < n, and asks for what lies ahead of the rows; dim > 0 columns, stride and ahead are in bytes.
+func few4BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// mix4BF16NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 4, and asks for what lies ahead bytes after the rows.
+func mix4BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+
+// packF16NEON writes dst[s*8+r] = element s of row r as f32 for r < 4 and s < n; stride is in bytes.
+func packF16NEON(dst *float32, rows *byte, stride int, n int)
+
+// few1F16NEON writes oj[i] = qj . row i for j < 1 and i < n, and asks for what lies ahead of the rows; dim > 0 columns, stride and ahead are in bytes.
+func few1F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// mix1F16NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 1, and asks for what lies ahead bytes after the rows.
+func mix1F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+
+// few2F16NEON writes oj[i] = qj . row i for j < 2 and i < n, and asks for what lies ahead of the rows; dim > 0 columns, stride and ahead are in bytes.
+func few2F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// mix2F16NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 2, and asks for what lies ahead bytes after the rows.
+func mix2F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+
+// few4F16NEON writes oj[i] = qj . row i for j < 4 and i < n, and asks for what lies ahead of the rows; dim > 0 columns, stride and ahead are in bytes.
+func few4F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+
+// mix4F16NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 4, and asks for what lies ahead bytes after the rows.
+func mix4F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+
+// softmaxNEON finds the largest of least and the numbers among the n > 0 elements of x, replaces these by exp(x - most) and returns their sum. When most is -Inf, x stays as it is.
+func softmaxNEON(x *float32, n int, least float32) (most float32, sum float32)
+
 // estimate1x1NEON writes (qj . digits - cj) * scale to oj for the 1-bit codes of n blocks of groups*32 dimensions, j < 1.
 func estimate1x1NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 

@@ -7729,6 +7729,6376 @@ after_singles:
 	ADD	$1, R6
 	RET
 
+// func tile1NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+TEXT ·tile1NEON(SB), NOSPLIT, $0-64
+	MOVD	a+0(FP), R0
+	MOVD	lda+8(FP), R1
+	MOVD	b+16(FP), R2
+	MOVD	k+32(FP), R3
+	MOVD	ldb+24(FP), R5
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	LSR	$2, R3, R4
+	CBZ	R4, rest
+
+loop:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0xad406458 // ldp q24, q25, [x2, #0]
+	ADD	R5, R2
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0xad406c5a // ldp q26, q27, [x2, #0]
+	ADD	R5, R2
+	WORD	$0x4fb01340 // fmla v0.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01361 // fmla v1.4s, v27.4s, v16.s[1]
+	WORD	$0xad40745c // ldp q28, q29, [x2, #0]
+	ADD	R5, R2
+	WORD	$0x4f901b80 // fmla v0.4s, v28.4s, v16.s[2]
+	WORD	$0x4f901ba1 // fmla v1.4s, v29.4s, v16.s[2]
+	WORD	$0xad407c5e // ldp q30, q31, [x2, #0]
+	ADD	R5, R2
+	WORD	$0x4fb01bc0 // fmla v0.4s, v30.4s, v16.s[3]
+	WORD	$0x4fb01be1 // fmla v1.4s, v31.4s, v16.s[3]
+	SUBS	$1, R4, R4
+	BNE	loop
+
+rest:
+	ANDS	$3, R3
+	BEQ	summed
+
+single:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xad406458 // ldp q24, q25, [x2, #0]
+	ADD	R5, R2
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	SUBS	$1, R3, R3
+	BNE	single
+
+summed:
+	MOVD	c+40(FP), R6
+	MOVD	ldc+48(FP), R7
+	MOVD	add+56(FP), R8
+	CBZ	R8, store
+	MOVD	c+40(FP), R9
+	WORD	$0xad404530 // ldp q16, q17, [x9, #0]
+	WORD	$0x4e30d400 // fadd v0.4s, v0.4s, v16.4s
+	WORD	$0x4e31d421 // fadd v1.4s, v1.4s, v17.4s
+
+store:
+	WORD	$0xad0004c0 // stp q0, q1, [x6, #0]
+	RET
+
+// func tile2NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+TEXT ·tile2NEON(SB), NOSPLIT, $0-64
+	MOVD	a+0(FP), R0
+	MOVD	lda+8(FP), R1
+	ADD	R1, R0, R2
+	MOVD	b+16(FP), R3
+	MOVD	k+32(FP), R4
+	MOVD	ldb+24(FP), R6
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	LSR	$2, R4, R5
+	CBZ	R5, rest
+
+loop:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0xad406478 // ldp q24, q25, [x3, #0]
+	ADD	R6, R3
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0xad406c7a // ldp q26, q27, [x3, #0]
+	ADD	R6, R3
+	WORD	$0x4fb01340 // fmla v0.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01361 // fmla v1.4s, v27.4s, v16.s[1]
+	WORD	$0x4fb11342 // fmla v2.4s, v26.4s, v17.s[1]
+	WORD	$0x4fb11363 // fmla v3.4s, v27.4s, v17.s[1]
+	WORD	$0xad40747c // ldp q28, q29, [x3, #0]
+	ADD	R6, R3
+	WORD	$0x4f901b80 // fmla v0.4s, v28.4s, v16.s[2]
+	WORD	$0x4f901ba1 // fmla v1.4s, v29.4s, v16.s[2]
+	WORD	$0x4f911b82 // fmla v2.4s, v28.4s, v17.s[2]
+	WORD	$0x4f911ba3 // fmla v3.4s, v29.4s, v17.s[2]
+	WORD	$0xad407c7e // ldp q30, q31, [x3, #0]
+	ADD	R6, R3
+	WORD	$0x4fb01bc0 // fmla v0.4s, v30.4s, v16.s[3]
+	WORD	$0x4fb01be1 // fmla v1.4s, v31.4s, v16.s[3]
+	WORD	$0x4fb11bc2 // fmla v2.4s, v30.4s, v17.s[3]
+	WORD	$0x4fb11be3 // fmla v3.4s, v31.4s, v17.s[3]
+	SUBS	$1, R5, R5
+	BNE	loop
+
+rest:
+	ANDS	$3, R4
+	BEQ	summed
+
+single:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xad406478 // ldp q24, q25, [x3, #0]
+	ADD	R6, R3
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	SUBS	$1, R4, R4
+	BNE	single
+
+summed:
+	MOVD	c+40(FP), R7
+	MOVD	ldc+48(FP), R8
+	MOVD	add+56(FP), R9
+	CBZ	R9, store
+	MOVD	c+40(FP), R10
+	WORD	$0xad404550 // ldp q16, q17, [x10, #0]
+	ADD	R8, R10
+	WORD	$0x4e30d400 // fadd v0.4s, v0.4s, v16.4s
+	WORD	$0x4e31d421 // fadd v1.4s, v1.4s, v17.4s
+	WORD	$0xad404d52 // ldp q18, q19, [x10, #0]
+	WORD	$0x4e32d442 // fadd v2.4s, v2.4s, v18.4s
+	WORD	$0x4e33d463 // fadd v3.4s, v3.4s, v19.4s
+
+store:
+	WORD	$0xad0004e0 // stp q0, q1, [x7, #0]
+	ADD	R8, R7
+	WORD	$0xad000ce2 // stp q2, q3, [x7, #0]
+	RET
+
+// func tile3NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+TEXT ·tile3NEON(SB), NOSPLIT, $0-64
+	MOVD	a+0(FP), R0
+	MOVD	lda+8(FP), R1
+	ADD	R1, R0, R2
+	ADD	R1, R2, R3
+	MOVD	b+16(FP), R4
+	MOVD	k+32(FP), R5
+	MOVD	ldb+24(FP), R7
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	LSR	$2, R5, R6
+	CBZ	R6, rest
+
+loop:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10472 // ldr q18, [x3], #16
+	WORD	$0xad406498 // ldp q24, q25, [x4, #0]
+	ADD	R7, R4
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0x4f921304 // fmla v4.4s, v24.4s, v18.s[0]
+	WORD	$0x4f921325 // fmla v5.4s, v25.4s, v18.s[0]
+	WORD	$0xad406c9a // ldp q26, q27, [x4, #0]
+	ADD	R7, R4
+	WORD	$0x4fb01340 // fmla v0.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01361 // fmla v1.4s, v27.4s, v16.s[1]
+	WORD	$0x4fb11342 // fmla v2.4s, v26.4s, v17.s[1]
+	WORD	$0x4fb11363 // fmla v3.4s, v27.4s, v17.s[1]
+	WORD	$0x4fb21344 // fmla v4.4s, v26.4s, v18.s[1]
+	WORD	$0x4fb21365 // fmla v5.4s, v27.4s, v18.s[1]
+	WORD	$0xad40749c // ldp q28, q29, [x4, #0]
+	ADD	R7, R4
+	WORD	$0x4f901b80 // fmla v0.4s, v28.4s, v16.s[2]
+	WORD	$0x4f901ba1 // fmla v1.4s, v29.4s, v16.s[2]
+	WORD	$0x4f911b82 // fmla v2.4s, v28.4s, v17.s[2]
+	WORD	$0x4f911ba3 // fmla v3.4s, v29.4s, v17.s[2]
+	WORD	$0x4f921b84 // fmla v4.4s, v28.4s, v18.s[2]
+	WORD	$0x4f921ba5 // fmla v5.4s, v29.4s, v18.s[2]
+	WORD	$0xad407c9e // ldp q30, q31, [x4, #0]
+	ADD	R7, R4
+	WORD	$0x4fb01bc0 // fmla v0.4s, v30.4s, v16.s[3]
+	WORD	$0x4fb01be1 // fmla v1.4s, v31.4s, v16.s[3]
+	WORD	$0x4fb11bc2 // fmla v2.4s, v30.4s, v17.s[3]
+	WORD	$0x4fb11be3 // fmla v3.4s, v31.4s, v17.s[3]
+	WORD	$0x4fb21bc4 // fmla v4.4s, v30.4s, v18.s[3]
+	WORD	$0x4fb21be5 // fmla v5.4s, v31.4s, v18.s[3]
+	SUBS	$1, R6, R6
+	BNE	loop
+
+rest:
+	ANDS	$3, R5
+	BEQ	summed
+
+single:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404472 // ldr s18, [x3], #4
+	WORD	$0xad406498 // ldp q24, q25, [x4, #0]
+	ADD	R7, R4
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0x4f921304 // fmla v4.4s, v24.4s, v18.s[0]
+	WORD	$0x4f921325 // fmla v5.4s, v25.4s, v18.s[0]
+	SUBS	$1, R5, R5
+	BNE	single
+
+summed:
+	MOVD	c+40(FP), R8
+	MOVD	ldc+48(FP), R9
+	MOVD	add+56(FP), R10
+	CBZ	R10, store
+	MOVD	c+40(FP), R11
+	WORD	$0xad404570 // ldp q16, q17, [x11, #0]
+	ADD	R9, R11
+	WORD	$0x4e30d400 // fadd v0.4s, v0.4s, v16.4s
+	WORD	$0x4e31d421 // fadd v1.4s, v1.4s, v17.4s
+	WORD	$0xad404d72 // ldp q18, q19, [x11, #0]
+	ADD	R9, R11
+	WORD	$0x4e32d442 // fadd v2.4s, v2.4s, v18.4s
+	WORD	$0x4e33d463 // fadd v3.4s, v3.4s, v19.4s
+	WORD	$0xad405574 // ldp q20, q21, [x11, #0]
+	WORD	$0x4e34d484 // fadd v4.4s, v4.4s, v20.4s
+	WORD	$0x4e35d4a5 // fadd v5.4s, v5.4s, v21.4s
+
+store:
+	WORD	$0xad000500 // stp q0, q1, [x8, #0]
+	ADD	R9, R8
+	WORD	$0xad000d02 // stp q2, q3, [x8, #0]
+	ADD	R9, R8
+	WORD	$0xad001504 // stp q4, q5, [x8, #0]
+	RET
+
+// func tile4NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+TEXT ·tile4NEON(SB), NOSPLIT, $0-64
+	MOVD	a+0(FP), R0
+	MOVD	lda+8(FP), R1
+	ADD	R1, R0, R2
+	ADD	R1, R2, R3
+	ADD	R1, R3, R4
+	MOVD	b+16(FP), R5
+	MOVD	k+32(FP), R6
+	MOVD	ldb+24(FP), R8
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	LSR	$2, R6, R7
+	CBZ	R7, rest
+
+loop:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10472 // ldr q18, [x3], #16
+	WORD	$0x3cc10493 // ldr q19, [x4], #16
+	WORD	$0xad4064b8 // ldp q24, q25, [x5, #0]
+	ADD	R8, R5
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0x4f921304 // fmla v4.4s, v24.4s, v18.s[0]
+	WORD	$0x4f921325 // fmla v5.4s, v25.4s, v18.s[0]
+	WORD	$0x4f931306 // fmla v6.4s, v24.4s, v19.s[0]
+	WORD	$0x4f931327 // fmla v7.4s, v25.4s, v19.s[0]
+	WORD	$0xad406cba // ldp q26, q27, [x5, #0]
+	ADD	R8, R5
+	WORD	$0x4fb01340 // fmla v0.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01361 // fmla v1.4s, v27.4s, v16.s[1]
+	WORD	$0x4fb11342 // fmla v2.4s, v26.4s, v17.s[1]
+	WORD	$0x4fb11363 // fmla v3.4s, v27.4s, v17.s[1]
+	WORD	$0x4fb21344 // fmla v4.4s, v26.4s, v18.s[1]
+	WORD	$0x4fb21365 // fmla v5.4s, v27.4s, v18.s[1]
+	WORD	$0x4fb31346 // fmla v6.4s, v26.4s, v19.s[1]
+	WORD	$0x4fb31367 // fmla v7.4s, v27.4s, v19.s[1]
+	WORD	$0xad4074bc // ldp q28, q29, [x5, #0]
+	ADD	R8, R5
+	WORD	$0x4f901b80 // fmla v0.4s, v28.4s, v16.s[2]
+	WORD	$0x4f901ba1 // fmla v1.4s, v29.4s, v16.s[2]
+	WORD	$0x4f911b82 // fmla v2.4s, v28.4s, v17.s[2]
+	WORD	$0x4f911ba3 // fmla v3.4s, v29.4s, v17.s[2]
+	WORD	$0x4f921b84 // fmla v4.4s, v28.4s, v18.s[2]
+	WORD	$0x4f921ba5 // fmla v5.4s, v29.4s, v18.s[2]
+	WORD	$0x4f931b86 // fmla v6.4s, v28.4s, v19.s[2]
+	WORD	$0x4f931ba7 // fmla v7.4s, v29.4s, v19.s[2]
+	WORD	$0xad407cbe // ldp q30, q31, [x5, #0]
+	ADD	R8, R5
+	WORD	$0x4fb01bc0 // fmla v0.4s, v30.4s, v16.s[3]
+	WORD	$0x4fb01be1 // fmla v1.4s, v31.4s, v16.s[3]
+	WORD	$0x4fb11bc2 // fmla v2.4s, v30.4s, v17.s[3]
+	WORD	$0x4fb11be3 // fmla v3.4s, v31.4s, v17.s[3]
+	WORD	$0x4fb21bc4 // fmla v4.4s, v30.4s, v18.s[3]
+	WORD	$0x4fb21be5 // fmla v5.4s, v31.4s, v18.s[3]
+	WORD	$0x4fb31bc6 // fmla v6.4s, v30.4s, v19.s[3]
+	WORD	$0x4fb31be7 // fmla v7.4s, v31.4s, v19.s[3]
+	SUBS	$1, R7, R7
+	BNE	loop
+
+rest:
+	ANDS	$3, R6
+	BEQ	summed
+
+single:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404472 // ldr s18, [x3], #4
+	WORD	$0xbc404493 // ldr s19, [x4], #4
+	WORD	$0xad4064b8 // ldp q24, q25, [x5, #0]
+	ADD	R8, R5
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0x4f921304 // fmla v4.4s, v24.4s, v18.s[0]
+	WORD	$0x4f921325 // fmla v5.4s, v25.4s, v18.s[0]
+	WORD	$0x4f931306 // fmla v6.4s, v24.4s, v19.s[0]
+	WORD	$0x4f931327 // fmla v7.4s, v25.4s, v19.s[0]
+	SUBS	$1, R6, R6
+	BNE	single
+
+summed:
+	MOVD	c+40(FP), R9
+	MOVD	ldc+48(FP), R10
+	MOVD	add+56(FP), R11
+	CBZ	R11, store
+	MOVD	c+40(FP), R12
+	WORD	$0xad404590 // ldp q16, q17, [x12, #0]
+	ADD	R10, R12
+	WORD	$0x4e30d400 // fadd v0.4s, v0.4s, v16.4s
+	WORD	$0x4e31d421 // fadd v1.4s, v1.4s, v17.4s
+	WORD	$0xad404d92 // ldp q18, q19, [x12, #0]
+	ADD	R10, R12
+	WORD	$0x4e32d442 // fadd v2.4s, v2.4s, v18.4s
+	WORD	$0x4e33d463 // fadd v3.4s, v3.4s, v19.4s
+	WORD	$0xad405594 // ldp q20, q21, [x12, #0]
+	ADD	R10, R12
+	WORD	$0x4e34d484 // fadd v4.4s, v4.4s, v20.4s
+	WORD	$0x4e35d4a5 // fadd v5.4s, v5.4s, v21.4s
+	WORD	$0xad405d96 // ldp q22, q23, [x12, #0]
+	WORD	$0x4e36d4c6 // fadd v6.4s, v6.4s, v22.4s
+	WORD	$0x4e37d4e7 // fadd v7.4s, v7.4s, v23.4s
+
+store:
+	WORD	$0xad000520 // stp q0, q1, [x9, #0]
+	ADD	R10, R9
+	WORD	$0xad000d22 // stp q2, q3, [x9, #0]
+	ADD	R10, R9
+	WORD	$0xad001524 // stp q4, q5, [x9, #0]
+	ADD	R10, R9
+	WORD	$0xad001d26 // stp q6, q7, [x9, #0]
+	RET
+
+// func tile5NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+TEXT ·tile5NEON(SB), NOSPLIT, $0-64
+	MOVD	a+0(FP), R0
+	MOVD	lda+8(FP), R1
+	ADD	R1, R0, R2
+	ADD	R1, R2, R3
+	ADD	R1, R3, R4
+	ADD	R1, R4, R5
+	MOVD	b+16(FP), R6
+	MOVD	k+32(FP), R7
+	MOVD	ldb+24(FP), R9
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	LSR	$2, R7, R8
+	CBZ	R8, rest
+
+loop:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10472 // ldr q18, [x3], #16
+	WORD	$0x3cc10493 // ldr q19, [x4], #16
+	WORD	$0x3cc104b4 // ldr q20, [x5], #16
+	WORD	$0xad4064d8 // ldp q24, q25, [x6, #0]
+	ADD	R9, R6
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0x4f921304 // fmla v4.4s, v24.4s, v18.s[0]
+	WORD	$0x4f921325 // fmla v5.4s, v25.4s, v18.s[0]
+	WORD	$0x4f931306 // fmla v6.4s, v24.4s, v19.s[0]
+	WORD	$0x4f931327 // fmla v7.4s, v25.4s, v19.s[0]
+	WORD	$0x4f941308 // fmla v8.4s, v24.4s, v20.s[0]
+	WORD	$0x4f941329 // fmla v9.4s, v25.4s, v20.s[0]
+	WORD	$0xad406cda // ldp q26, q27, [x6, #0]
+	ADD	R9, R6
+	WORD	$0x4fb01340 // fmla v0.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01361 // fmla v1.4s, v27.4s, v16.s[1]
+	WORD	$0x4fb11342 // fmla v2.4s, v26.4s, v17.s[1]
+	WORD	$0x4fb11363 // fmla v3.4s, v27.4s, v17.s[1]
+	WORD	$0x4fb21344 // fmla v4.4s, v26.4s, v18.s[1]
+	WORD	$0x4fb21365 // fmla v5.4s, v27.4s, v18.s[1]
+	WORD	$0x4fb31346 // fmla v6.4s, v26.4s, v19.s[1]
+	WORD	$0x4fb31367 // fmla v7.4s, v27.4s, v19.s[1]
+	WORD	$0x4fb41348 // fmla v8.4s, v26.4s, v20.s[1]
+	WORD	$0x4fb41369 // fmla v9.4s, v27.4s, v20.s[1]
+	WORD	$0xad4074dc // ldp q28, q29, [x6, #0]
+	ADD	R9, R6
+	WORD	$0x4f901b80 // fmla v0.4s, v28.4s, v16.s[2]
+	WORD	$0x4f901ba1 // fmla v1.4s, v29.4s, v16.s[2]
+	WORD	$0x4f911b82 // fmla v2.4s, v28.4s, v17.s[2]
+	WORD	$0x4f911ba3 // fmla v3.4s, v29.4s, v17.s[2]
+	WORD	$0x4f921b84 // fmla v4.4s, v28.4s, v18.s[2]
+	WORD	$0x4f921ba5 // fmla v5.4s, v29.4s, v18.s[2]
+	WORD	$0x4f931b86 // fmla v6.4s, v28.4s, v19.s[2]
+	WORD	$0x4f931ba7 // fmla v7.4s, v29.4s, v19.s[2]
+	WORD	$0x4f941b88 // fmla v8.4s, v28.4s, v20.s[2]
+	WORD	$0x4f941ba9 // fmla v9.4s, v29.4s, v20.s[2]
+	WORD	$0xad407cde // ldp q30, q31, [x6, #0]
+	ADD	R9, R6
+	WORD	$0x4fb01bc0 // fmla v0.4s, v30.4s, v16.s[3]
+	WORD	$0x4fb01be1 // fmla v1.4s, v31.4s, v16.s[3]
+	WORD	$0x4fb11bc2 // fmla v2.4s, v30.4s, v17.s[3]
+	WORD	$0x4fb11be3 // fmla v3.4s, v31.4s, v17.s[3]
+	WORD	$0x4fb21bc4 // fmla v4.4s, v30.4s, v18.s[3]
+	WORD	$0x4fb21be5 // fmla v5.4s, v31.4s, v18.s[3]
+	WORD	$0x4fb31bc6 // fmla v6.4s, v30.4s, v19.s[3]
+	WORD	$0x4fb31be7 // fmla v7.4s, v31.4s, v19.s[3]
+	WORD	$0x4fb41bc8 // fmla v8.4s, v30.4s, v20.s[3]
+	WORD	$0x4fb41be9 // fmla v9.4s, v31.4s, v20.s[3]
+	SUBS	$1, R8, R8
+	BNE	loop
+
+rest:
+	ANDS	$3, R7
+	BEQ	summed
+
+single:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404472 // ldr s18, [x3], #4
+	WORD	$0xbc404493 // ldr s19, [x4], #4
+	WORD	$0xbc4044b4 // ldr s20, [x5], #4
+	WORD	$0xad4064d8 // ldp q24, q25, [x6, #0]
+	ADD	R9, R6
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0x4f921304 // fmla v4.4s, v24.4s, v18.s[0]
+	WORD	$0x4f921325 // fmla v5.4s, v25.4s, v18.s[0]
+	WORD	$0x4f931306 // fmla v6.4s, v24.4s, v19.s[0]
+	WORD	$0x4f931327 // fmla v7.4s, v25.4s, v19.s[0]
+	WORD	$0x4f941308 // fmla v8.4s, v24.4s, v20.s[0]
+	WORD	$0x4f941329 // fmla v9.4s, v25.4s, v20.s[0]
+	SUBS	$1, R7, R7
+	BNE	single
+
+summed:
+	MOVD	c+40(FP), R10
+	MOVD	ldc+48(FP), R11
+	MOVD	add+56(FP), R12
+	CBZ	R12, store
+	MOVD	c+40(FP), R13
+	WORD	$0xad4045b0 // ldp q16, q17, [x13, #0]
+	ADD	R11, R13
+	WORD	$0x4e30d400 // fadd v0.4s, v0.4s, v16.4s
+	WORD	$0x4e31d421 // fadd v1.4s, v1.4s, v17.4s
+	WORD	$0xad404db2 // ldp q18, q19, [x13, #0]
+	ADD	R11, R13
+	WORD	$0x4e32d442 // fadd v2.4s, v2.4s, v18.4s
+	WORD	$0x4e33d463 // fadd v3.4s, v3.4s, v19.4s
+	WORD	$0xad4055b4 // ldp q20, q21, [x13, #0]
+	ADD	R11, R13
+	WORD	$0x4e34d484 // fadd v4.4s, v4.4s, v20.4s
+	WORD	$0x4e35d4a5 // fadd v5.4s, v5.4s, v21.4s
+	WORD	$0xad405db6 // ldp q22, q23, [x13, #0]
+	ADD	R11, R13
+	WORD	$0x4e36d4c6 // fadd v6.4s, v6.4s, v22.4s
+	WORD	$0x4e37d4e7 // fadd v7.4s, v7.4s, v23.4s
+	WORD	$0xad4045b0 // ldp q16, q17, [x13, #0]
+	WORD	$0x4e30d508 // fadd v8.4s, v8.4s, v16.4s
+	WORD	$0x4e31d529 // fadd v9.4s, v9.4s, v17.4s
+
+store:
+	WORD	$0xad000540 // stp q0, q1, [x10, #0]
+	ADD	R11, R10
+	WORD	$0xad000d42 // stp q2, q3, [x10, #0]
+	ADD	R11, R10
+	WORD	$0xad001544 // stp q4, q5, [x10, #0]
+	ADD	R11, R10
+	WORD	$0xad001d46 // stp q6, q7, [x10, #0]
+	ADD	R11, R10
+	WORD	$0xad002548 // stp q8, q9, [x10, #0]
+	RET
+
+// func tile6NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+TEXT ·tile6NEON(SB), NOSPLIT, $0-64
+	MOVD	a+0(FP), R0
+	MOVD	lda+8(FP), R1
+	ADD	R1, R0, R2
+	ADD	R1, R2, R3
+	ADD	R1, R3, R4
+	ADD	R1, R4, R5
+	ADD	R1, R5, R6
+	MOVD	b+16(FP), R7
+	MOVD	k+32(FP), R8
+	MOVD	ldb+24(FP), R10
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	LSR	$2, R8, R9
+	CBZ	R9, rest
+
+loop:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10472 // ldr q18, [x3], #16
+	WORD	$0x3cc10493 // ldr q19, [x4], #16
+	WORD	$0x3cc104b4 // ldr q20, [x5], #16
+	WORD	$0x3cc104d5 // ldr q21, [x6], #16
+	WORD	$0xad4064f8 // ldp q24, q25, [x7, #0]
+	ADD	R10, R7
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0x4f921304 // fmla v4.4s, v24.4s, v18.s[0]
+	WORD	$0x4f921325 // fmla v5.4s, v25.4s, v18.s[0]
+	WORD	$0x4f931306 // fmla v6.4s, v24.4s, v19.s[0]
+	WORD	$0x4f931327 // fmla v7.4s, v25.4s, v19.s[0]
+	WORD	$0x4f941308 // fmla v8.4s, v24.4s, v20.s[0]
+	WORD	$0x4f941329 // fmla v9.4s, v25.4s, v20.s[0]
+	WORD	$0x4f95130a // fmla v10.4s, v24.4s, v21.s[0]
+	WORD	$0x4f95132b // fmla v11.4s, v25.4s, v21.s[0]
+	WORD	$0xad406cfa // ldp q26, q27, [x7, #0]
+	ADD	R10, R7
+	WORD	$0x4fb01340 // fmla v0.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01361 // fmla v1.4s, v27.4s, v16.s[1]
+	WORD	$0x4fb11342 // fmla v2.4s, v26.4s, v17.s[1]
+	WORD	$0x4fb11363 // fmla v3.4s, v27.4s, v17.s[1]
+	WORD	$0x4fb21344 // fmla v4.4s, v26.4s, v18.s[1]
+	WORD	$0x4fb21365 // fmla v5.4s, v27.4s, v18.s[1]
+	WORD	$0x4fb31346 // fmla v6.4s, v26.4s, v19.s[1]
+	WORD	$0x4fb31367 // fmla v7.4s, v27.4s, v19.s[1]
+	WORD	$0x4fb41348 // fmla v8.4s, v26.4s, v20.s[1]
+	WORD	$0x4fb41369 // fmla v9.4s, v27.4s, v20.s[1]
+	WORD	$0x4fb5134a // fmla v10.4s, v26.4s, v21.s[1]
+	WORD	$0x4fb5136b // fmla v11.4s, v27.4s, v21.s[1]
+	WORD	$0xad4074fc // ldp q28, q29, [x7, #0]
+	ADD	R10, R7
+	WORD	$0x4f901b80 // fmla v0.4s, v28.4s, v16.s[2]
+	WORD	$0x4f901ba1 // fmla v1.4s, v29.4s, v16.s[2]
+	WORD	$0x4f911b82 // fmla v2.4s, v28.4s, v17.s[2]
+	WORD	$0x4f911ba3 // fmla v3.4s, v29.4s, v17.s[2]
+	WORD	$0x4f921b84 // fmla v4.4s, v28.4s, v18.s[2]
+	WORD	$0x4f921ba5 // fmla v5.4s, v29.4s, v18.s[2]
+	WORD	$0x4f931b86 // fmla v6.4s, v28.4s, v19.s[2]
+	WORD	$0x4f931ba7 // fmla v7.4s, v29.4s, v19.s[2]
+	WORD	$0x4f941b88 // fmla v8.4s, v28.4s, v20.s[2]
+	WORD	$0x4f941ba9 // fmla v9.4s, v29.4s, v20.s[2]
+	WORD	$0x4f951b8a // fmla v10.4s, v28.4s, v21.s[2]
+	WORD	$0x4f951bab // fmla v11.4s, v29.4s, v21.s[2]
+	WORD	$0xad407cfe // ldp q30, q31, [x7, #0]
+	ADD	R10, R7
+	WORD	$0x4fb01bc0 // fmla v0.4s, v30.4s, v16.s[3]
+	WORD	$0x4fb01be1 // fmla v1.4s, v31.4s, v16.s[3]
+	WORD	$0x4fb11bc2 // fmla v2.4s, v30.4s, v17.s[3]
+	WORD	$0x4fb11be3 // fmla v3.4s, v31.4s, v17.s[3]
+	WORD	$0x4fb21bc4 // fmla v4.4s, v30.4s, v18.s[3]
+	WORD	$0x4fb21be5 // fmla v5.4s, v31.4s, v18.s[3]
+	WORD	$0x4fb31bc6 // fmla v6.4s, v30.4s, v19.s[3]
+	WORD	$0x4fb31be7 // fmla v7.4s, v31.4s, v19.s[3]
+	WORD	$0x4fb41bc8 // fmla v8.4s, v30.4s, v20.s[3]
+	WORD	$0x4fb41be9 // fmla v9.4s, v31.4s, v20.s[3]
+	WORD	$0x4fb51bca // fmla v10.4s, v30.4s, v21.s[3]
+	WORD	$0x4fb51beb // fmla v11.4s, v31.4s, v21.s[3]
+	SUBS	$1, R9, R9
+	BNE	loop
+
+rest:
+	ANDS	$3, R8
+	BEQ	summed
+
+single:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404472 // ldr s18, [x3], #4
+	WORD	$0xbc404493 // ldr s19, [x4], #4
+	WORD	$0xbc4044b4 // ldr s20, [x5], #4
+	WORD	$0xbc4044d5 // ldr s21, [x6], #4
+	WORD	$0xad4064f8 // ldp q24, q25, [x7, #0]
+	ADD	R10, R7
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0x4f921304 // fmla v4.4s, v24.4s, v18.s[0]
+	WORD	$0x4f921325 // fmla v5.4s, v25.4s, v18.s[0]
+	WORD	$0x4f931306 // fmla v6.4s, v24.4s, v19.s[0]
+	WORD	$0x4f931327 // fmla v7.4s, v25.4s, v19.s[0]
+	WORD	$0x4f941308 // fmla v8.4s, v24.4s, v20.s[0]
+	WORD	$0x4f941329 // fmla v9.4s, v25.4s, v20.s[0]
+	WORD	$0x4f95130a // fmla v10.4s, v24.4s, v21.s[0]
+	WORD	$0x4f95132b // fmla v11.4s, v25.4s, v21.s[0]
+	SUBS	$1, R8, R8
+	BNE	single
+
+summed:
+	MOVD	c+40(FP), R11
+	MOVD	ldc+48(FP), R12
+	MOVD	add+56(FP), R13
+	CBZ	R13, store
+	MOVD	c+40(FP), R14
+	WORD	$0xad4045d0 // ldp q16, q17, [x14, #0]
+	ADD	R12, R14
+	WORD	$0x4e30d400 // fadd v0.4s, v0.4s, v16.4s
+	WORD	$0x4e31d421 // fadd v1.4s, v1.4s, v17.4s
+	WORD	$0xad404dd2 // ldp q18, q19, [x14, #0]
+	ADD	R12, R14
+	WORD	$0x4e32d442 // fadd v2.4s, v2.4s, v18.4s
+	WORD	$0x4e33d463 // fadd v3.4s, v3.4s, v19.4s
+	WORD	$0xad4055d4 // ldp q20, q21, [x14, #0]
+	ADD	R12, R14
+	WORD	$0x4e34d484 // fadd v4.4s, v4.4s, v20.4s
+	WORD	$0x4e35d4a5 // fadd v5.4s, v5.4s, v21.4s
+	WORD	$0xad405dd6 // ldp q22, q23, [x14, #0]
+	ADD	R12, R14
+	WORD	$0x4e36d4c6 // fadd v6.4s, v6.4s, v22.4s
+	WORD	$0x4e37d4e7 // fadd v7.4s, v7.4s, v23.4s
+	WORD	$0xad4045d0 // ldp q16, q17, [x14, #0]
+	ADD	R12, R14
+	WORD	$0x4e30d508 // fadd v8.4s, v8.4s, v16.4s
+	WORD	$0x4e31d529 // fadd v9.4s, v9.4s, v17.4s
+	WORD	$0xad404dd2 // ldp q18, q19, [x14, #0]
+	WORD	$0x4e32d54a // fadd v10.4s, v10.4s, v18.4s
+	WORD	$0x4e33d56b // fadd v11.4s, v11.4s, v19.4s
+
+store:
+	WORD	$0xad000560 // stp q0, q1, [x11, #0]
+	ADD	R12, R11
+	WORD	$0xad000d62 // stp q2, q3, [x11, #0]
+	ADD	R12, R11
+	WORD	$0xad001564 // stp q4, q5, [x11, #0]
+	ADD	R12, R11
+	WORD	$0xad001d66 // stp q6, q7, [x11, #0]
+	ADD	R12, R11
+	WORD	$0xad002568 // stp q8, q9, [x11, #0]
+	ADD	R12, R11
+	WORD	$0xad002d6a // stp q10, q11, [x11, #0]
+	RET
+
+// func tile7NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+TEXT ·tile7NEON(SB), NOSPLIT, $0-64
+	MOVD	a+0(FP), R0
+	MOVD	lda+8(FP), R1
+	ADD	R1, R0, R2
+	ADD	R1, R2, R3
+	ADD	R1, R3, R4
+	ADD	R1, R4, R5
+	ADD	R1, R5, R6
+	ADD	R1, R6, R7
+	MOVD	b+16(FP), R8
+	MOVD	k+32(FP), R9
+	MOVD	ldb+24(FP), R11
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	LSR	$2, R9, R10
+	CBZ	R10, rest
+
+loop:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10472 // ldr q18, [x3], #16
+	WORD	$0x3cc10493 // ldr q19, [x4], #16
+	WORD	$0x3cc104b4 // ldr q20, [x5], #16
+	WORD	$0x3cc104d5 // ldr q21, [x6], #16
+	WORD	$0x3cc104f6 // ldr q22, [x7], #16
+	WORD	$0xad406518 // ldp q24, q25, [x8, #0]
+	ADD	R11, R8
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0x4f921304 // fmla v4.4s, v24.4s, v18.s[0]
+	WORD	$0x4f921325 // fmla v5.4s, v25.4s, v18.s[0]
+	WORD	$0x4f931306 // fmla v6.4s, v24.4s, v19.s[0]
+	WORD	$0x4f931327 // fmla v7.4s, v25.4s, v19.s[0]
+	WORD	$0x4f941308 // fmla v8.4s, v24.4s, v20.s[0]
+	WORD	$0x4f941329 // fmla v9.4s, v25.4s, v20.s[0]
+	WORD	$0x4f95130a // fmla v10.4s, v24.4s, v21.s[0]
+	WORD	$0x4f95132b // fmla v11.4s, v25.4s, v21.s[0]
+	WORD	$0x4f96130c // fmla v12.4s, v24.4s, v22.s[0]
+	WORD	$0x4f96132d // fmla v13.4s, v25.4s, v22.s[0]
+	WORD	$0xad406d1a // ldp q26, q27, [x8, #0]
+	ADD	R11, R8
+	WORD	$0x4fb01340 // fmla v0.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01361 // fmla v1.4s, v27.4s, v16.s[1]
+	WORD	$0x4fb11342 // fmla v2.4s, v26.4s, v17.s[1]
+	WORD	$0x4fb11363 // fmla v3.4s, v27.4s, v17.s[1]
+	WORD	$0x4fb21344 // fmla v4.4s, v26.4s, v18.s[1]
+	WORD	$0x4fb21365 // fmla v5.4s, v27.4s, v18.s[1]
+	WORD	$0x4fb31346 // fmla v6.4s, v26.4s, v19.s[1]
+	WORD	$0x4fb31367 // fmla v7.4s, v27.4s, v19.s[1]
+	WORD	$0x4fb41348 // fmla v8.4s, v26.4s, v20.s[1]
+	WORD	$0x4fb41369 // fmla v9.4s, v27.4s, v20.s[1]
+	WORD	$0x4fb5134a // fmla v10.4s, v26.4s, v21.s[1]
+	WORD	$0x4fb5136b // fmla v11.4s, v27.4s, v21.s[1]
+	WORD	$0x4fb6134c // fmla v12.4s, v26.4s, v22.s[1]
+	WORD	$0x4fb6136d // fmla v13.4s, v27.4s, v22.s[1]
+	WORD	$0xad40751c // ldp q28, q29, [x8, #0]
+	ADD	R11, R8
+	WORD	$0x4f901b80 // fmla v0.4s, v28.4s, v16.s[2]
+	WORD	$0x4f901ba1 // fmla v1.4s, v29.4s, v16.s[2]
+	WORD	$0x4f911b82 // fmla v2.4s, v28.4s, v17.s[2]
+	WORD	$0x4f911ba3 // fmla v3.4s, v29.4s, v17.s[2]
+	WORD	$0x4f921b84 // fmla v4.4s, v28.4s, v18.s[2]
+	WORD	$0x4f921ba5 // fmla v5.4s, v29.4s, v18.s[2]
+	WORD	$0x4f931b86 // fmla v6.4s, v28.4s, v19.s[2]
+	WORD	$0x4f931ba7 // fmla v7.4s, v29.4s, v19.s[2]
+	WORD	$0x4f941b88 // fmla v8.4s, v28.4s, v20.s[2]
+	WORD	$0x4f941ba9 // fmla v9.4s, v29.4s, v20.s[2]
+	WORD	$0x4f951b8a // fmla v10.4s, v28.4s, v21.s[2]
+	WORD	$0x4f951bab // fmla v11.4s, v29.4s, v21.s[2]
+	WORD	$0x4f961b8c // fmla v12.4s, v28.4s, v22.s[2]
+	WORD	$0x4f961bad // fmla v13.4s, v29.4s, v22.s[2]
+	WORD	$0xad407d1e // ldp q30, q31, [x8, #0]
+	ADD	R11, R8
+	WORD	$0x4fb01bc0 // fmla v0.4s, v30.4s, v16.s[3]
+	WORD	$0x4fb01be1 // fmla v1.4s, v31.4s, v16.s[3]
+	WORD	$0x4fb11bc2 // fmla v2.4s, v30.4s, v17.s[3]
+	WORD	$0x4fb11be3 // fmla v3.4s, v31.4s, v17.s[3]
+	WORD	$0x4fb21bc4 // fmla v4.4s, v30.4s, v18.s[3]
+	WORD	$0x4fb21be5 // fmla v5.4s, v31.4s, v18.s[3]
+	WORD	$0x4fb31bc6 // fmla v6.4s, v30.4s, v19.s[3]
+	WORD	$0x4fb31be7 // fmla v7.4s, v31.4s, v19.s[3]
+	WORD	$0x4fb41bc8 // fmla v8.4s, v30.4s, v20.s[3]
+	WORD	$0x4fb41be9 // fmla v9.4s, v31.4s, v20.s[3]
+	WORD	$0x4fb51bca // fmla v10.4s, v30.4s, v21.s[3]
+	WORD	$0x4fb51beb // fmla v11.4s, v31.4s, v21.s[3]
+	WORD	$0x4fb61bcc // fmla v12.4s, v30.4s, v22.s[3]
+	WORD	$0x4fb61bed // fmla v13.4s, v31.4s, v22.s[3]
+	SUBS	$1, R10, R10
+	BNE	loop
+
+rest:
+	ANDS	$3, R9
+	BEQ	summed
+
+single:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404472 // ldr s18, [x3], #4
+	WORD	$0xbc404493 // ldr s19, [x4], #4
+	WORD	$0xbc4044b4 // ldr s20, [x5], #4
+	WORD	$0xbc4044d5 // ldr s21, [x6], #4
+	WORD	$0xbc4044f6 // ldr s22, [x7], #4
+	WORD	$0xad406518 // ldp q24, q25, [x8, #0]
+	ADD	R11, R8
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0x4f921304 // fmla v4.4s, v24.4s, v18.s[0]
+	WORD	$0x4f921325 // fmla v5.4s, v25.4s, v18.s[0]
+	WORD	$0x4f931306 // fmla v6.4s, v24.4s, v19.s[0]
+	WORD	$0x4f931327 // fmla v7.4s, v25.4s, v19.s[0]
+	WORD	$0x4f941308 // fmla v8.4s, v24.4s, v20.s[0]
+	WORD	$0x4f941329 // fmla v9.4s, v25.4s, v20.s[0]
+	WORD	$0x4f95130a // fmla v10.4s, v24.4s, v21.s[0]
+	WORD	$0x4f95132b // fmla v11.4s, v25.4s, v21.s[0]
+	WORD	$0x4f96130c // fmla v12.4s, v24.4s, v22.s[0]
+	WORD	$0x4f96132d // fmla v13.4s, v25.4s, v22.s[0]
+	SUBS	$1, R9, R9
+	BNE	single
+
+summed:
+	MOVD	c+40(FP), R12
+	MOVD	ldc+48(FP), R13
+	MOVD	add+56(FP), R14
+	CBZ	R14, store
+	MOVD	c+40(FP), R15
+	WORD	$0xad4045f0 // ldp q16, q17, [x15, #0]
+	ADD	R13, R15
+	WORD	$0x4e30d400 // fadd v0.4s, v0.4s, v16.4s
+	WORD	$0x4e31d421 // fadd v1.4s, v1.4s, v17.4s
+	WORD	$0xad404df2 // ldp q18, q19, [x15, #0]
+	ADD	R13, R15
+	WORD	$0x4e32d442 // fadd v2.4s, v2.4s, v18.4s
+	WORD	$0x4e33d463 // fadd v3.4s, v3.4s, v19.4s
+	WORD	$0xad4055f4 // ldp q20, q21, [x15, #0]
+	ADD	R13, R15
+	WORD	$0x4e34d484 // fadd v4.4s, v4.4s, v20.4s
+	WORD	$0x4e35d4a5 // fadd v5.4s, v5.4s, v21.4s
+	WORD	$0xad405df6 // ldp q22, q23, [x15, #0]
+	ADD	R13, R15
+	WORD	$0x4e36d4c6 // fadd v6.4s, v6.4s, v22.4s
+	WORD	$0x4e37d4e7 // fadd v7.4s, v7.4s, v23.4s
+	WORD	$0xad4045f0 // ldp q16, q17, [x15, #0]
+	ADD	R13, R15
+	WORD	$0x4e30d508 // fadd v8.4s, v8.4s, v16.4s
+	WORD	$0x4e31d529 // fadd v9.4s, v9.4s, v17.4s
+	WORD	$0xad404df2 // ldp q18, q19, [x15, #0]
+	ADD	R13, R15
+	WORD	$0x4e32d54a // fadd v10.4s, v10.4s, v18.4s
+	WORD	$0x4e33d56b // fadd v11.4s, v11.4s, v19.4s
+	WORD	$0xad4055f4 // ldp q20, q21, [x15, #0]
+	WORD	$0x4e34d58c // fadd v12.4s, v12.4s, v20.4s
+	WORD	$0x4e35d5ad // fadd v13.4s, v13.4s, v21.4s
+
+store:
+	WORD	$0xad000580 // stp q0, q1, [x12, #0]
+	ADD	R13, R12
+	WORD	$0xad000d82 // stp q2, q3, [x12, #0]
+	ADD	R13, R12
+	WORD	$0xad001584 // stp q4, q5, [x12, #0]
+	ADD	R13, R12
+	WORD	$0xad001d86 // stp q6, q7, [x12, #0]
+	ADD	R13, R12
+	WORD	$0xad002588 // stp q8, q9, [x12, #0]
+	ADD	R13, R12
+	WORD	$0xad002d8a // stp q10, q11, [x12, #0]
+	ADD	R13, R12
+	WORD	$0xad00358c // stp q12, q13, [x12, #0]
+	RET
+
+// func tile8NEON(a *float32, lda int, b *float32, ldb int, k int, c *float32, ldc int, add int)
+TEXT ·tile8NEON(SB), NOSPLIT, $0-64
+	MOVD	a+0(FP), R0
+	MOVD	lda+8(FP), R1
+	ADD	R1, R0, R2
+	ADD	R1, R2, R3
+	ADD	R1, R3, R4
+	ADD	R1, R4, R5
+	ADD	R1, R5, R6
+	ADD	R1, R6, R7
+	ADD	R1, R7, R8
+	MOVD	b+16(FP), R9
+	MOVD	k+32(FP), R10
+	MOVD	ldb+24(FP), R12
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	LSR	$2, R10, R11
+	CBZ	R11, rest
+
+loop:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10472 // ldr q18, [x3], #16
+	WORD	$0x3cc10493 // ldr q19, [x4], #16
+	WORD	$0x3cc104b4 // ldr q20, [x5], #16
+	WORD	$0x3cc104d5 // ldr q21, [x6], #16
+	WORD	$0x3cc104f6 // ldr q22, [x7], #16
+	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0xad406538 // ldp q24, q25, [x9, #0]
+	ADD	R12, R9
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0x4f921304 // fmla v4.4s, v24.4s, v18.s[0]
+	WORD	$0x4f921325 // fmla v5.4s, v25.4s, v18.s[0]
+	WORD	$0x4f931306 // fmla v6.4s, v24.4s, v19.s[0]
+	WORD	$0x4f931327 // fmla v7.4s, v25.4s, v19.s[0]
+	WORD	$0x4f941308 // fmla v8.4s, v24.4s, v20.s[0]
+	WORD	$0x4f941329 // fmla v9.4s, v25.4s, v20.s[0]
+	WORD	$0x4f95130a // fmla v10.4s, v24.4s, v21.s[0]
+	WORD	$0x4f95132b // fmla v11.4s, v25.4s, v21.s[0]
+	WORD	$0x4f96130c // fmla v12.4s, v24.4s, v22.s[0]
+	WORD	$0x4f96132d // fmla v13.4s, v25.4s, v22.s[0]
+	WORD	$0x4f97130e // fmla v14.4s, v24.4s, v23.s[0]
+	WORD	$0x4f97132f // fmla v15.4s, v25.4s, v23.s[0]
+	WORD	$0xad406d3a // ldp q26, q27, [x9, #0]
+	ADD	R12, R9
+	WORD	$0x4fb01340 // fmla v0.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01361 // fmla v1.4s, v27.4s, v16.s[1]
+	WORD	$0x4fb11342 // fmla v2.4s, v26.4s, v17.s[1]
+	WORD	$0x4fb11363 // fmla v3.4s, v27.4s, v17.s[1]
+	WORD	$0x4fb21344 // fmla v4.4s, v26.4s, v18.s[1]
+	WORD	$0x4fb21365 // fmla v5.4s, v27.4s, v18.s[1]
+	WORD	$0x4fb31346 // fmla v6.4s, v26.4s, v19.s[1]
+	WORD	$0x4fb31367 // fmla v7.4s, v27.4s, v19.s[1]
+	WORD	$0x4fb41348 // fmla v8.4s, v26.4s, v20.s[1]
+	WORD	$0x4fb41369 // fmla v9.4s, v27.4s, v20.s[1]
+	WORD	$0x4fb5134a // fmla v10.4s, v26.4s, v21.s[1]
+	WORD	$0x4fb5136b // fmla v11.4s, v27.4s, v21.s[1]
+	WORD	$0x4fb6134c // fmla v12.4s, v26.4s, v22.s[1]
+	WORD	$0x4fb6136d // fmla v13.4s, v27.4s, v22.s[1]
+	WORD	$0x4fb7134e // fmla v14.4s, v26.4s, v23.s[1]
+	WORD	$0x4fb7136f // fmla v15.4s, v27.4s, v23.s[1]
+	WORD	$0xad40753c // ldp q28, q29, [x9, #0]
+	ADD	R12, R9
+	WORD	$0x4f901b80 // fmla v0.4s, v28.4s, v16.s[2]
+	WORD	$0x4f901ba1 // fmla v1.4s, v29.4s, v16.s[2]
+	WORD	$0x4f911b82 // fmla v2.4s, v28.4s, v17.s[2]
+	WORD	$0x4f911ba3 // fmla v3.4s, v29.4s, v17.s[2]
+	WORD	$0x4f921b84 // fmla v4.4s, v28.4s, v18.s[2]
+	WORD	$0x4f921ba5 // fmla v5.4s, v29.4s, v18.s[2]
+	WORD	$0x4f931b86 // fmla v6.4s, v28.4s, v19.s[2]
+	WORD	$0x4f931ba7 // fmla v7.4s, v29.4s, v19.s[2]
+	WORD	$0x4f941b88 // fmla v8.4s, v28.4s, v20.s[2]
+	WORD	$0x4f941ba9 // fmla v9.4s, v29.4s, v20.s[2]
+	WORD	$0x4f951b8a // fmla v10.4s, v28.4s, v21.s[2]
+	WORD	$0x4f951bab // fmla v11.4s, v29.4s, v21.s[2]
+	WORD	$0x4f961b8c // fmla v12.4s, v28.4s, v22.s[2]
+	WORD	$0x4f961bad // fmla v13.4s, v29.4s, v22.s[2]
+	WORD	$0x4f971b8e // fmla v14.4s, v28.4s, v23.s[2]
+	WORD	$0x4f971baf // fmla v15.4s, v29.4s, v23.s[2]
+	WORD	$0xad407d3e // ldp q30, q31, [x9, #0]
+	ADD	R12, R9
+	WORD	$0x4fb01bc0 // fmla v0.4s, v30.4s, v16.s[3]
+	WORD	$0x4fb01be1 // fmla v1.4s, v31.4s, v16.s[3]
+	WORD	$0x4fb11bc2 // fmla v2.4s, v30.4s, v17.s[3]
+	WORD	$0x4fb11be3 // fmla v3.4s, v31.4s, v17.s[3]
+	WORD	$0x4fb21bc4 // fmla v4.4s, v30.4s, v18.s[3]
+	WORD	$0x4fb21be5 // fmla v5.4s, v31.4s, v18.s[3]
+	WORD	$0x4fb31bc6 // fmla v6.4s, v30.4s, v19.s[3]
+	WORD	$0x4fb31be7 // fmla v7.4s, v31.4s, v19.s[3]
+	WORD	$0x4fb41bc8 // fmla v8.4s, v30.4s, v20.s[3]
+	WORD	$0x4fb41be9 // fmla v9.4s, v31.4s, v20.s[3]
+	WORD	$0x4fb51bca // fmla v10.4s, v30.4s, v21.s[3]
+	WORD	$0x4fb51beb // fmla v11.4s, v31.4s, v21.s[3]
+	WORD	$0x4fb61bcc // fmla v12.4s, v30.4s, v22.s[3]
+	WORD	$0x4fb61bed // fmla v13.4s, v31.4s, v22.s[3]
+	WORD	$0x4fb71bce // fmla v14.4s, v30.4s, v23.s[3]
+	WORD	$0x4fb71bef // fmla v15.4s, v31.4s, v23.s[3]
+	SUBS	$1, R11, R11
+	BNE	loop
+
+rest:
+	ANDS	$3, R10
+	BEQ	summed
+
+single:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404472 // ldr s18, [x3], #4
+	WORD	$0xbc404493 // ldr s19, [x4], #4
+	WORD	$0xbc4044b4 // ldr s20, [x5], #4
+	WORD	$0xbc4044d5 // ldr s21, [x6], #4
+	WORD	$0xbc4044f6 // ldr s22, [x7], #4
+	WORD	$0xbc404517 // ldr s23, [x8], #4
+	WORD	$0xad406538 // ldp q24, q25, [x9, #0]
+	ADD	R12, R9
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0x4f921304 // fmla v4.4s, v24.4s, v18.s[0]
+	WORD	$0x4f921325 // fmla v5.4s, v25.4s, v18.s[0]
+	WORD	$0x4f931306 // fmla v6.4s, v24.4s, v19.s[0]
+	WORD	$0x4f931327 // fmla v7.4s, v25.4s, v19.s[0]
+	WORD	$0x4f941308 // fmla v8.4s, v24.4s, v20.s[0]
+	WORD	$0x4f941329 // fmla v9.4s, v25.4s, v20.s[0]
+	WORD	$0x4f95130a // fmla v10.4s, v24.4s, v21.s[0]
+	WORD	$0x4f95132b // fmla v11.4s, v25.4s, v21.s[0]
+	WORD	$0x4f96130c // fmla v12.4s, v24.4s, v22.s[0]
+	WORD	$0x4f96132d // fmla v13.4s, v25.4s, v22.s[0]
+	WORD	$0x4f97130e // fmla v14.4s, v24.4s, v23.s[0]
+	WORD	$0x4f97132f // fmla v15.4s, v25.4s, v23.s[0]
+	SUBS	$1, R10, R10
+	BNE	single
+
+summed:
+	MOVD	c+40(FP), R13
+	MOVD	ldc+48(FP), R14
+	MOVD	add+56(FP), R15
+	CBZ	R15, store
+	MOVD	c+40(FP), R19
+	WORD	$0xad404670 // ldp q16, q17, [x19, #0]
+	ADD	R14, R19
+	WORD	$0x4e30d400 // fadd v0.4s, v0.4s, v16.4s
+	WORD	$0x4e31d421 // fadd v1.4s, v1.4s, v17.4s
+	WORD	$0xad404e72 // ldp q18, q19, [x19, #0]
+	ADD	R14, R19
+	WORD	$0x4e32d442 // fadd v2.4s, v2.4s, v18.4s
+	WORD	$0x4e33d463 // fadd v3.4s, v3.4s, v19.4s
+	WORD	$0xad405674 // ldp q20, q21, [x19, #0]
+	ADD	R14, R19
+	WORD	$0x4e34d484 // fadd v4.4s, v4.4s, v20.4s
+	WORD	$0x4e35d4a5 // fadd v5.4s, v5.4s, v21.4s
+	WORD	$0xad405e76 // ldp q22, q23, [x19, #0]
+	ADD	R14, R19
+	WORD	$0x4e36d4c6 // fadd v6.4s, v6.4s, v22.4s
+	WORD	$0x4e37d4e7 // fadd v7.4s, v7.4s, v23.4s
+	WORD	$0xad404670 // ldp q16, q17, [x19, #0]
+	ADD	R14, R19
+	WORD	$0x4e30d508 // fadd v8.4s, v8.4s, v16.4s
+	WORD	$0x4e31d529 // fadd v9.4s, v9.4s, v17.4s
+	WORD	$0xad404e72 // ldp q18, q19, [x19, #0]
+	ADD	R14, R19
+	WORD	$0x4e32d54a // fadd v10.4s, v10.4s, v18.4s
+	WORD	$0x4e33d56b // fadd v11.4s, v11.4s, v19.4s
+	WORD	$0xad405674 // ldp q20, q21, [x19, #0]
+	ADD	R14, R19
+	WORD	$0x4e34d58c // fadd v12.4s, v12.4s, v20.4s
+	WORD	$0x4e35d5ad // fadd v13.4s, v13.4s, v21.4s
+	WORD	$0xad405e76 // ldp q22, q23, [x19, #0]
+	WORD	$0x4e36d5ce // fadd v14.4s, v14.4s, v22.4s
+	WORD	$0x4e37d5ef // fadd v15.4s, v15.4s, v23.4s
+
+store:
+	WORD	$0xad0005a0 // stp q0, q1, [x13, #0]
+	ADD	R14, R13
+	WORD	$0xad000da2 // stp q2, q3, [x13, #0]
+	ADD	R14, R13
+	WORD	$0xad0015a4 // stp q4, q5, [x13, #0]
+	ADD	R14, R13
+	WORD	$0xad001da6 // stp q6, q7, [x13, #0]
+	ADD	R14, R13
+	WORD	$0xad0025a8 // stp q8, q9, [x13, #0]
+	ADD	R14, R13
+	WORD	$0xad002daa // stp q10, q11, [x13, #0]
+	ADD	R14, R13
+	WORD	$0xad0035ac // stp q12, q13, [x13, #0]
+	ADD	R14, R13
+	WORD	$0xad003dae // stp q14, q15, [x13, #0]
+	RET
+
+// func tileTopNEON(a *float32, lda int, b *float32, k int, least *float32, scores *float32, hits *uint32) uint32
+TEXT ·tileTopNEON(SB), NOSPLIT, $0-60
+	MOVD	a+0(FP), R0
+	MOVD	lda+8(FP), R1
+	ADD	R1, R0, R2
+	ADD	R1, R2, R3
+	ADD	R1, R3, R4
+	ADD	R1, R4, R5
+	ADD	R1, R5, R6
+	ADD	R1, R6, R7
+	ADD	R1, R7, R8
+	MOVD	b+16(FP), R9
+	MOVD	k+24(FP), R10
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	LSR	$2, R10, R11
+	CBZ	R11, rest
+
+loop:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10472 // ldr q18, [x3], #16
+	WORD	$0x3cc10493 // ldr q19, [x4], #16
+	WORD	$0x3cc104b4 // ldr q20, [x5], #16
+	WORD	$0x3cc104d5 // ldr q21, [x6], #16
+	WORD	$0x3cc104f6 // ldr q22, [x7], #16
+	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0xacc16538 // ldp q24, q25, [x9], #32
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0x4f921304 // fmla v4.4s, v24.4s, v18.s[0]
+	WORD	$0x4f921325 // fmla v5.4s, v25.4s, v18.s[0]
+	WORD	$0x4f931306 // fmla v6.4s, v24.4s, v19.s[0]
+	WORD	$0x4f931327 // fmla v7.4s, v25.4s, v19.s[0]
+	WORD	$0x4f941308 // fmla v8.4s, v24.4s, v20.s[0]
+	WORD	$0x4f941329 // fmla v9.4s, v25.4s, v20.s[0]
+	WORD	$0x4f95130a // fmla v10.4s, v24.4s, v21.s[0]
+	WORD	$0x4f95132b // fmla v11.4s, v25.4s, v21.s[0]
+	WORD	$0x4f96130c // fmla v12.4s, v24.4s, v22.s[0]
+	WORD	$0x4f96132d // fmla v13.4s, v25.4s, v22.s[0]
+	WORD	$0x4f97130e // fmla v14.4s, v24.4s, v23.s[0]
+	WORD	$0x4f97132f // fmla v15.4s, v25.4s, v23.s[0]
+	WORD	$0xacc16d3a // ldp q26, q27, [x9], #32
+	WORD	$0x4fb01340 // fmla v0.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01361 // fmla v1.4s, v27.4s, v16.s[1]
+	WORD	$0x4fb11342 // fmla v2.4s, v26.4s, v17.s[1]
+	WORD	$0x4fb11363 // fmla v3.4s, v27.4s, v17.s[1]
+	WORD	$0x4fb21344 // fmla v4.4s, v26.4s, v18.s[1]
+	WORD	$0x4fb21365 // fmla v5.4s, v27.4s, v18.s[1]
+	WORD	$0x4fb31346 // fmla v6.4s, v26.4s, v19.s[1]
+	WORD	$0x4fb31367 // fmla v7.4s, v27.4s, v19.s[1]
+	WORD	$0x4fb41348 // fmla v8.4s, v26.4s, v20.s[1]
+	WORD	$0x4fb41369 // fmla v9.4s, v27.4s, v20.s[1]
+	WORD	$0x4fb5134a // fmla v10.4s, v26.4s, v21.s[1]
+	WORD	$0x4fb5136b // fmla v11.4s, v27.4s, v21.s[1]
+	WORD	$0x4fb6134c // fmla v12.4s, v26.4s, v22.s[1]
+	WORD	$0x4fb6136d // fmla v13.4s, v27.4s, v22.s[1]
+	WORD	$0x4fb7134e // fmla v14.4s, v26.4s, v23.s[1]
+	WORD	$0x4fb7136f // fmla v15.4s, v27.4s, v23.s[1]
+	WORD	$0xacc1753c // ldp q28, q29, [x9], #32
+	WORD	$0x4f901b80 // fmla v0.4s, v28.4s, v16.s[2]
+	WORD	$0x4f901ba1 // fmla v1.4s, v29.4s, v16.s[2]
+	WORD	$0x4f911b82 // fmla v2.4s, v28.4s, v17.s[2]
+	WORD	$0x4f911ba3 // fmla v3.4s, v29.4s, v17.s[2]
+	WORD	$0x4f921b84 // fmla v4.4s, v28.4s, v18.s[2]
+	WORD	$0x4f921ba5 // fmla v5.4s, v29.4s, v18.s[2]
+	WORD	$0x4f931b86 // fmla v6.4s, v28.4s, v19.s[2]
+	WORD	$0x4f931ba7 // fmla v7.4s, v29.4s, v19.s[2]
+	WORD	$0x4f941b88 // fmla v8.4s, v28.4s, v20.s[2]
+	WORD	$0x4f941ba9 // fmla v9.4s, v29.4s, v20.s[2]
+	WORD	$0x4f951b8a // fmla v10.4s, v28.4s, v21.s[2]
+	WORD	$0x4f951bab // fmla v11.4s, v29.4s, v21.s[2]
+	WORD	$0x4f961b8c // fmla v12.4s, v28.4s, v22.s[2]
+	WORD	$0x4f961bad // fmla v13.4s, v29.4s, v22.s[2]
+	WORD	$0x4f971b8e // fmla v14.4s, v28.4s, v23.s[2]
+	WORD	$0x4f971baf // fmla v15.4s, v29.4s, v23.s[2]
+	WORD	$0xacc17d3e // ldp q30, q31, [x9], #32
+	WORD	$0x4fb01bc0 // fmla v0.4s, v30.4s, v16.s[3]
+	WORD	$0x4fb01be1 // fmla v1.4s, v31.4s, v16.s[3]
+	WORD	$0x4fb11bc2 // fmla v2.4s, v30.4s, v17.s[3]
+	WORD	$0x4fb11be3 // fmla v3.4s, v31.4s, v17.s[3]
+	WORD	$0x4fb21bc4 // fmla v4.4s, v30.4s, v18.s[3]
+	WORD	$0x4fb21be5 // fmla v5.4s, v31.4s, v18.s[3]
+	WORD	$0x4fb31bc6 // fmla v6.4s, v30.4s, v19.s[3]
+	WORD	$0x4fb31be7 // fmla v7.4s, v31.4s, v19.s[3]
+	WORD	$0x4fb41bc8 // fmla v8.4s, v30.4s, v20.s[3]
+	WORD	$0x4fb41be9 // fmla v9.4s, v31.4s, v20.s[3]
+	WORD	$0x4fb51bca // fmla v10.4s, v30.4s, v21.s[3]
+	WORD	$0x4fb51beb // fmla v11.4s, v31.4s, v21.s[3]
+	WORD	$0x4fb61bcc // fmla v12.4s, v30.4s, v22.s[3]
+	WORD	$0x4fb61bed // fmla v13.4s, v31.4s, v22.s[3]
+	WORD	$0x4fb71bce // fmla v14.4s, v30.4s, v23.s[3]
+	WORD	$0x4fb71bef // fmla v15.4s, v31.4s, v23.s[3]
+	SUBS	$1, R11, R11
+	BNE	loop
+
+rest:
+	ANDS	$3, R10
+	BEQ	summed
+
+single:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404472 // ldr s18, [x3], #4
+	WORD	$0xbc404493 // ldr s19, [x4], #4
+	WORD	$0xbc4044b4 // ldr s20, [x5], #4
+	WORD	$0xbc4044d5 // ldr s21, [x6], #4
+	WORD	$0xbc4044f6 // ldr s22, [x7], #4
+	WORD	$0xbc404517 // ldr s23, [x8], #4
+	WORD	$0xacc16538 // ldp q24, q25, [x9], #32
+	WORD	$0x4f901300 // fmla v0.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901321 // fmla v1.4s, v25.4s, v16.s[0]
+	WORD	$0x4f911302 // fmla v2.4s, v24.4s, v17.s[0]
+	WORD	$0x4f911323 // fmla v3.4s, v25.4s, v17.s[0]
+	WORD	$0x4f921304 // fmla v4.4s, v24.4s, v18.s[0]
+	WORD	$0x4f921325 // fmla v5.4s, v25.4s, v18.s[0]
+	WORD	$0x4f931306 // fmla v6.4s, v24.4s, v19.s[0]
+	WORD	$0x4f931327 // fmla v7.4s, v25.4s, v19.s[0]
+	WORD	$0x4f941308 // fmla v8.4s, v24.4s, v20.s[0]
+	WORD	$0x4f941329 // fmla v9.4s, v25.4s, v20.s[0]
+	WORD	$0x4f95130a // fmla v10.4s, v24.4s, v21.s[0]
+	WORD	$0x4f95132b // fmla v11.4s, v25.4s, v21.s[0]
+	WORD	$0x4f96130c // fmla v12.4s, v24.4s, v22.s[0]
+	WORD	$0x4f96132d // fmla v13.4s, v25.4s, v22.s[0]
+	WORD	$0x4f97130e // fmla v14.4s, v24.4s, v23.s[0]
+	WORD	$0x4f97132f // fmla v15.4s, v25.4s, v23.s[0]
+	SUBS	$1, R10, R10
+	BNE	single
+
+summed:
+	MOVD	least+32(FP), R12
+	MOVD	scores+40(FP), R13
+	MOVD	hits+48(FP), R14
+	MOVD	$0, R15
+	MOVD	$0x8040201008040201, R21
+	MOVD	$0x0101010101010101, R20
+	WORD	$0x4ddfc990 // ld1r {v16.4s}, [x12], #4
+	WORD	$0x6e20e612 // fcmge v18.4s, v16.4s, v0.4s
+	WORD	$0x6e21e613 // fcmge v19.4s, v16.4s, v1.4s
+	WORD	$0x4e531a52 // uzp1 v18.8h, v18.8h, v19.8h
+	WORD	$0x0e212a52 // xtn v18.8b, v18.8h
+	WORD	$0x9e660253 // fmov x19, d18
+	BIC	R19, R21, R19
+	MUL	R20, R19
+	LSR	$56, R19
+	MOVW.P	R19, 4(R14)
+	ORR	R19, R15
+	CBZ	R19, row1
+	WORD	$0xad0005a0 // stp q0, q1, [x13, #0]
+
+row1:
+	WORD	$0x4ddfc990 // ld1r {v16.4s}, [x12], #4
+	WORD	$0x6e22e612 // fcmge v18.4s, v16.4s, v2.4s
+	WORD	$0x6e23e613 // fcmge v19.4s, v16.4s, v3.4s
+	WORD	$0x4e531a52 // uzp1 v18.8h, v18.8h, v19.8h
+	WORD	$0x0e212a52 // xtn v18.8b, v18.8h
+	WORD	$0x9e660253 // fmov x19, d18
+	BIC	R19, R21, R19
+	MUL	R20, R19
+	LSR	$56, R19
+	MOVW.P	R19, 4(R14)
+	ORR	R19, R15
+	CBZ	R19, row2
+	WORD	$0xad010da2 // stp q2, q3, [x13, #32]
+
+row2:
+	WORD	$0x4ddfc990 // ld1r {v16.4s}, [x12], #4
+	WORD	$0x6e24e612 // fcmge v18.4s, v16.4s, v4.4s
+	WORD	$0x6e25e613 // fcmge v19.4s, v16.4s, v5.4s
+	WORD	$0x4e531a52 // uzp1 v18.8h, v18.8h, v19.8h
+	WORD	$0x0e212a52 // xtn v18.8b, v18.8h
+	WORD	$0x9e660253 // fmov x19, d18
+	BIC	R19, R21, R19
+	MUL	R20, R19
+	LSR	$56, R19
+	MOVW.P	R19, 4(R14)
+	ORR	R19, R15
+	CBZ	R19, row3
+	WORD	$0xad0215a4 // stp q4, q5, [x13, #64]
+
+row3:
+	WORD	$0x4ddfc990 // ld1r {v16.4s}, [x12], #4
+	WORD	$0x6e26e612 // fcmge v18.4s, v16.4s, v6.4s
+	WORD	$0x6e27e613 // fcmge v19.4s, v16.4s, v7.4s
+	WORD	$0x4e531a52 // uzp1 v18.8h, v18.8h, v19.8h
+	WORD	$0x0e212a52 // xtn v18.8b, v18.8h
+	WORD	$0x9e660253 // fmov x19, d18
+	BIC	R19, R21, R19
+	MUL	R20, R19
+	LSR	$56, R19
+	MOVW.P	R19, 4(R14)
+	ORR	R19, R15
+	CBZ	R19, row4
+	WORD	$0xad031da6 // stp q6, q7, [x13, #96]
+
+row4:
+	WORD	$0x4ddfc990 // ld1r {v16.4s}, [x12], #4
+	WORD	$0x6e28e612 // fcmge v18.4s, v16.4s, v8.4s
+	WORD	$0x6e29e613 // fcmge v19.4s, v16.4s, v9.4s
+	WORD	$0x4e531a52 // uzp1 v18.8h, v18.8h, v19.8h
+	WORD	$0x0e212a52 // xtn v18.8b, v18.8h
+	WORD	$0x9e660253 // fmov x19, d18
+	BIC	R19, R21, R19
+	MUL	R20, R19
+	LSR	$56, R19
+	MOVW.P	R19, 4(R14)
+	ORR	R19, R15
+	CBZ	R19, row5
+	WORD	$0xad0425a8 // stp q8, q9, [x13, #128]
+
+row5:
+	WORD	$0x4ddfc990 // ld1r {v16.4s}, [x12], #4
+	WORD	$0x6e2ae612 // fcmge v18.4s, v16.4s, v10.4s
+	WORD	$0x6e2be613 // fcmge v19.4s, v16.4s, v11.4s
+	WORD	$0x4e531a52 // uzp1 v18.8h, v18.8h, v19.8h
+	WORD	$0x0e212a52 // xtn v18.8b, v18.8h
+	WORD	$0x9e660253 // fmov x19, d18
+	BIC	R19, R21, R19
+	MUL	R20, R19
+	LSR	$56, R19
+	MOVW.P	R19, 4(R14)
+	ORR	R19, R15
+	CBZ	R19, row6
+	WORD	$0xad052daa // stp q10, q11, [x13, #160]
+
+row6:
+	WORD	$0x4ddfc990 // ld1r {v16.4s}, [x12], #4
+	WORD	$0x6e2ce612 // fcmge v18.4s, v16.4s, v12.4s
+	WORD	$0x6e2de613 // fcmge v19.4s, v16.4s, v13.4s
+	WORD	$0x4e531a52 // uzp1 v18.8h, v18.8h, v19.8h
+	WORD	$0x0e212a52 // xtn v18.8b, v18.8h
+	WORD	$0x9e660253 // fmov x19, d18
+	BIC	R19, R21, R19
+	MUL	R20, R19
+	LSR	$56, R19
+	MOVW.P	R19, 4(R14)
+	ORR	R19, R15
+	CBZ	R19, row7
+	WORD	$0xad0635ac // stp q12, q13, [x13, #192]
+
+row7:
+	WORD	$0x4ddfc990 // ld1r {v16.4s}, [x12], #4
+	WORD	$0x6e2ee612 // fcmge v18.4s, v16.4s, v14.4s
+	WORD	$0x6e2fe613 // fcmge v19.4s, v16.4s, v15.4s
+	WORD	$0x4e531a52 // uzp1 v18.8h, v18.8h, v19.8h
+	WORD	$0x0e212a52 // xtn v18.8b, v18.8h
+	WORD	$0x9e660253 // fmov x19, d18
+	BIC	R19, R21, R19
+	MUL	R20, R19
+	LSR	$56, R19
+	MOVW.P	R19, 4(R14)
+	ORR	R19, R15
+	CBZ	R19, row8
+	WORD	$0xad073dae // stp q14, q15, [x13, #224]
+
+row8:
+	MOVW	R15, ret+56(FP)
+	RET
+
+// func packF32NEON(dst *float32, rows *byte, stride int, n int)
+TEXT ·packF32NEON(SB), NOSPLIT, $0-32
+	MOVD	dst+0(FP), R0
+	MOVD	stride+16(FP), R1
+	MOVD	n+24(FP), R2
+	MOVD	rows+8(FP), R3
+	ADD	R1, R3, R4
+	ADD	R1, R4, R5
+	ADD	R1, R5, R6
+
+block:
+	CMP	$4, R2
+	BLT	rest
+	WORD	$0x3cc10460 // ldr q0, [x3], #16
+	WORD	$0x3cc10481 // ldr q1, [x4], #16
+	WORD	$0x3cc104a2 // ldr q2, [x5], #16
+	WORD	$0x3cc104c3 // ldr q3, [x6], #16
+	WORD	$0x4e823804 // zip1 v4.4s, v0.4s, v2.4s
+	WORD	$0x4e827805 // zip2 v5.4s, v0.4s, v2.4s
+	WORD	$0x4e833826 // zip1 v6.4s, v1.4s, v3.4s
+	WORD	$0x4e837827 // zip2 v7.4s, v1.4s, v3.4s
+	WORD	$0x4e863888 // zip1 v8.4s, v4.4s, v6.4s
+	WORD	$0x4e867889 // zip2 v9.4s, v4.4s, v6.4s
+	WORD	$0x4e8738aa // zip1 v10.4s, v5.4s, v7.4s
+	WORD	$0x4e8778ab // zip2 v11.4s, v5.4s, v7.4s
+	WORD	$0x3d800008 // str q8, [x0, #0]
+	WORD	$0x3d800809 // str q9, [x0, #32]
+	WORD	$0x3d80100a // str q10, [x0, #64]
+	WORD	$0x3d80180b // str q11, [x0, #96]
+	ADD	$128, R0
+	SUB	$4, R2
+	B	block
+
+rest:
+	CBZ	R2, done
+	WORD	$0xbc404460 // ldr s0, [x3], #4
+	WORD	$0xbd000000 // str s0, [x0, #0]
+	WORD	$0xbc404481 // ldr s1, [x4], #4
+	WORD	$0xbd000401 // str s1, [x0, #4]
+	WORD	$0xbc4044a2 // ldr s2, [x5], #4
+	WORD	$0xbd000802 // str s2, [x0, #8]
+	WORD	$0xbc4044c3 // ldr s3, [x6], #4
+	WORD	$0xbd000c03 // str s3, [x0, #12]
+	ADD	$32, R0
+	SUB	$1, R2
+	B	rest
+
+done:
+	RET
+
+// func few1F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·few1F32NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	rows+32(FP), R3
+	MOVD	n+56(FP), R4
+	MOVD	dim+64(FP), R5
+	LSR	$3, R5, R6
+	MOVD	stride+40(FP), R8
+	MOVD	ahead+48(FP), R9
+
+rows8:
+	CMP	$8, R4
+	BLT	rows4
+	MOVD	R3, R11
+	ADD	R8, R11, R12
+	ADD	R8, R12, R13
+	ADD	R8, R13, R14
+	ADD	R8, R14, R15
+	ADD	R8, R15, R19
+	ADD	R8, R19, R20
+	ADD	R8, R20, R21
+	ADD	R8, R21, R3
+	ADD	R9, R11, R10
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	CBZ	R6, rows8_tail
+	MOVD	R6, R7
+
+rows8_loop:
+	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
+	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
+	WORD	$0xf9804140 // prfm pldl1keep, [x10, #128]
+	WORD	$0xf9806140 // prfm pldl1keep, [x10, #192]
+	ADD	$256, R10
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14d72 // ldp q18, q19, [x11], #32
+	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
+	WORD	$0xacc15db6 // ldp q22, q23, [x13], #32
+	WORD	$0xacc165d8 // ldp q24, q25, [x14], #32
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x4e30ce81 // fmla v1.4s, v20.4s, v16.4s
+	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
+	WORD	$0x4e30cf03 // fmla v3.4s, v24.4s, v16.4s
+	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
+	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
+	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
+	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
+	WORD	$0xacc14df2 // ldp q18, q19, [x15], #32
+	WORD	$0xacc15674 // ldp q20, q21, [x19], #32
+	WORD	$0xacc15e96 // ldp q22, q23, [x20], #32
+	WORD	$0xacc166b8 // ldp q24, q25, [x21], #32
+	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
+	WORD	$0x4e30ce85 // fmla v5.4s, v20.4s, v16.4s
+	WORD	$0x4e30cec6 // fmla v6.4s, v22.4s, v16.4s
+	WORD	$0x4e30cf07 // fmla v7.4s, v24.4s, v16.4s
+	WORD	$0x4e31ce64 // fmla v4.4s, v19.4s, v17.4s
+	WORD	$0x4e31cea5 // fmla v5.4s, v21.4s, v17.4s
+	WORD	$0x4e31cee6 // fmla v6.4s, v23.4s, v17.4s
+	WORD	$0x4e31cf27 // fmla v7.4s, v25.4s, v17.4s
+	SUBS	$1, R7, R7
+	BNE	rows8_loop
+
+rows8_tail:
+	TBZ	$2, R5, rows8_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc10572 // ldr q18, [x11], #16
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x3cc10592 // ldr q18, [x12], #16
+	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
+	WORD	$0x3cc105b2 // ldr q18, [x13], #16
+	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
+	WORD	$0x3cc105d2 // ldr q18, [x14], #16
+	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
+	WORD	$0x3cc105f2 // ldr q18, [x15], #16
+	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
+	WORD	$0x3cc10672 // ldr q18, [x19], #16
+	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
+	WORD	$0x3cc10692 // ldr q18, [x20], #16
+	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
+	WORD	$0x3cc106b2 // ldr q18, [x21], #16
+	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
+
+rows8_ones:
+	ANDS	$3, R5, R7
+	BEQ	rows8_sum
+
+rows8_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc404572 // ldr s18, [x11], #4
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0xbc404592 // ldr s18, [x12], #4
+	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
+	WORD	$0xbc4045b2 // ldr s18, [x13], #4
+	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
+	WORD	$0xbc4045d2 // ldr s18, [x14], #4
+	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
+	WORD	$0xbc4045f2 // ldr s18, [x15], #4
+	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
+	WORD	$0xbc404672 // ldr s18, [x19], #4
+	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
+	WORD	$0xbc404692 // ldr s18, [x20], #4
+	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
+	WORD	$0xbc4046b2 // ldr s18, [x21], #4
+	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
+	SUBS	$1, R7, R7
+	BNE	rows8_one
+
+rows8_sum:
+	WORD	$0x6e21d400 // faddp v0.4s, v0.4s, v1.4s
+	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
+	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x6e25d484 // faddp v4.4s, v4.4s, v5.4s
+	WORD	$0x6e27d4c6 // faddp v6.4s, v6.4s, v7.4s
+	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
+	WORD	$0x3c810424 // str q4, [x1], #16
+	SUB	$8, R4
+	B	rows8
+
+rows4:
+	CMP	$4, R4
+	BLT	rows1
+	MOVD	R3, R11
+	ADD	R8, R11, R12
+	ADD	R8, R12, R13
+	ADD	R8, R13, R14
+	ADD	R8, R14, R3
+	ADD	R9, R11, R10
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	CBZ	R6, rows4_tail
+	MOVD	R6, R7
+
+rows4_loop:
+	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
+	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
+	ADD	$128, R10
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14d72 // ldp q18, q19, [x11], #32
+	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
+	WORD	$0xacc15db6 // ldp q22, q23, [x13], #32
+	WORD	$0xacc165d8 // ldp q24, q25, [x14], #32
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x4e30ce81 // fmla v1.4s, v20.4s, v16.4s
+	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
+	WORD	$0x4e30cf03 // fmla v3.4s, v24.4s, v16.4s
+	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
+	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
+	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
+	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
+	SUBS	$1, R7, R7
+	BNE	rows4_loop
+
+rows4_tail:
+	TBZ	$2, R5, rows4_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc10572 // ldr q18, [x11], #16
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x3cc10592 // ldr q18, [x12], #16
+	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
+	WORD	$0x3cc105b2 // ldr q18, [x13], #16
+	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
+	WORD	$0x3cc105d2 // ldr q18, [x14], #16
+	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
+
+rows4_ones:
+	ANDS	$3, R5, R7
+	BEQ	rows4_sum
+
+rows4_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc404572 // ldr s18, [x11], #4
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0xbc404592 // ldr s18, [x12], #4
+	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
+	WORD	$0xbc4045b2 // ldr s18, [x13], #4
+	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
+	WORD	$0xbc4045d2 // ldr s18, [x14], #4
+	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
+	SUBS	$1, R7, R7
+	BNE	rows4_one
+
+rows4_sum:
+	WORD	$0x6e21d400 // faddp v0.4s, v0.4s, v1.4s
+	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
+	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	SUB	$4, R4
+	B	rows4
+
+rows1:
+	CMP	$1, R4
+	BLT	done
+	MOVD	R3, R11
+	ADD	R8, R11, R3
+	ADD	R9, R11, R10
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	CBZ	R6, rows1_tail
+	MOVD	R6, R7
+
+rows1_loop:
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14d72 // ldp q18, q19, [x11], #32
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
+	SUBS	$1, R7, R7
+	BNE	rows1_loop
+
+rows1_tail:
+	TBZ	$2, R5, rows1_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc10572 // ldr q18, [x11], #16
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+
+rows1_ones:
+	ANDS	$3, R5, R7
+	BEQ	rows1_sum
+
+rows1_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc404572 // ldr s18, [x11], #4
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	SUBS	$1, R7, R7
+	BNE	rows1_one
+
+rows1_sum:
+	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
+	WORD	$0x7e30d800 // faddp s0, v0.2s
+	WORD	$0xbc004420 // str s0, [x1], #4
+	SUB	$1, R4
+	B	rows1
+
+done:
+	RET
+
+// func mix1F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix1F32NEON(SB), NOSPLIT, $0-96
+	MOVD	acc0+64(FP), R1
+	MOVD	rows+32(FP), R2
+	MOVD	n+48(FP), R3
+	MOVD	dim+56(FP), R4
+	MOVD	ahead+40(FP), R9
+	LSL	$2, R4, R5
+	CBZ	R3, done
+
+columns64:
+	CMP	$64, R4
+	BLT	columns32
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	WORD	$0xad421424 // ldp q4, q5, [x1, #64]
+	WORD	$0xad431c26 // ldp q6, q7, [x1, #96]
+	WORD	$0xad442428 // ldp q8, q9, [x1, #128]
+	WORD	$0xad452c2a // ldp q10, q11, [x1, #160]
+	WORD	$0xad46342c // ldp q12, q13, [x1, #192]
+	WORD	$0xad473c2e // ldp q14, q15, [x1, #224]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns64_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	ADD	R9, R8, R10
+	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
+	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
+	WORD	$0xf9804140 // prfm pldl1keep, [x10, #128]
+	WORD	$0xf9806140 // prfm pldl1keep, [x10, #192]
+	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0xacc15d16 // ldp q22, q23, [x8], #32
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0xacc16518 // ldp q24, q25, [x8], #32
+	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
+	WORD	$0xacc16d1a // ldp q26, q27, [x8], #32
+	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
+	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
+	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+	WORD	$0x4f901288 // fmla v8.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a9 // fmla v9.4s, v21.4s, v16.s[0]
+	WORD	$0xacc15d16 // ldp q22, q23, [x8], #32
+	WORD	$0x4f9012ca // fmla v10.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012eb // fmla v11.4s, v23.4s, v16.s[0]
+	WORD	$0xacc16518 // ldp q24, q25, [x8], #32
+	WORD	$0x4f90130c // fmla v12.4s, v24.4s, v16.s[0]
+	WORD	$0x4f90132d // fmla v13.4s, v25.4s, v16.s[0]
+	WORD	$0xacc16d1a // ldp q26, q27, [x8], #32
+	WORD	$0x4f90134e // fmla v14.4s, v26.4s, v16.s[0]
+	WORD	$0x4f90136f // fmla v15.4s, v27.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns64_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811424 // stp q4, q5, [x1], #32
+	WORD	$0xac811c26 // stp q6, q7, [x1], #32
+	WORD	$0xac812428 // stp q8, q9, [x1], #32
+	WORD	$0xac812c2a // stp q10, q11, [x1], #32
+	WORD	$0xac81342c // stp q12, q13, [x1], #32
+	WORD	$0xac813c2e // stp q14, q15, [x1], #32
+	ADD	$256, R2
+	SUB	$64, R4
+	B	columns64
+
+columns32:
+	CMP	$32, R4
+	BLT	columns16
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	WORD	$0xad421424 // ldp q4, q5, [x1, #64]
+	WORD	$0xad431c26 // ldp q6, q7, [x1, #96]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns32_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	ADD	R9, R8, R10
+	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
+	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
+	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0xacc15d16 // ldp q22, q23, [x8], #32
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0xacc16518 // ldp q24, q25, [x8], #32
+	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
+	WORD	$0xacc16d1a // ldp q26, q27, [x8], #32
+	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
+	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns32_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811424 // stp q4, q5, [x1], #32
+	WORD	$0xac811c26 // stp q6, q7, [x1], #32
+	ADD	$128, R2
+	SUB	$32, R4
+	B	columns32
+
+columns16:
+	CMP	$16, R4
+	BLT	columns8
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns16_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	ADD	R9, R8, R10
+	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
+	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0xacc15d16 // ldp q22, q23, [x8], #32
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns16_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	ADD	$64, R2
+	SUB	$16, R4
+	B	columns16
+
+columns8:
+	CMP	$8, R4
+	BLT	columns4
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns8_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns8_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	ADD	$32, R2
+	SUB	$8, R4
+	B	columns8
+
+columns4:
+	CMP	$4, R4
+	BLT	columns1
+	MOVD	w0+0(FP), R0
+	WORD	$0x3dc00020 // ldr q0, [x1, #0]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns4_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	WORD	$0x3cc10514 // ldr q20, [x8], #16
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns4_row
+	WORD	$0x3c810420 // str q0, [x1], #16
+	ADD	$16, R2
+	SUB	$4, R4
+	B	columns4
+
+columns1:
+	CMP	$1, R4
+	BLT	done
+	MOVD	w0+0(FP), R0
+	WORD	$0xbd400020 // ldr s0, [x1, #0]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns1_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	WORD	$0xbc404514 // ldr s20, [x8], #4
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns1_row
+	WORD	$0xbc004420 // str s0, [x1], #4
+	ADD	$4, R2
+	SUB	$1, R4
+	B	columns1
+
+done:
+	RET
+
+// func few2F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·few2F32NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	rows+32(FP), R6
+	MOVD	n+56(FP), R7
+	MOVD	dim+64(FP), R8
+	LSR	$3, R8, R9
+	MOVD	stride+40(FP), R11
+	MOVD	ahead+48(FP), R12
+
+rows8:
+	CMP	$8, R7
+	BLT	rows4
+	MOVD	R6, R14
+	ADD	R11, R14, R15
+	ADD	R11, R15, R19
+	ADD	R11, R19, R20
+	ADD	R11, R20, R21
+	ADD	R11, R21, R22
+	ADD	R11, R22, R23
+	ADD	R11, R23, R24
+	ADD	R11, R24, R6
+	ADD	R12, R14, R13
+	MOVD	R0, R2
+	MOVD	R3, R5
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	CBZ	R9, rows8_tail
+	MOVD	R9, R10
+
+rows8_loop:
+	WORD	$0xf98001a0 // prfm pldl1keep, [x13, #0]
+	WORD	$0xf98021a0 // prfm pldl1keep, [x13, #64]
+	WORD	$0xf98041a0 // prfm pldl1keep, [x13, #128]
+	WORD	$0xf98061a0 // prfm pldl1keep, [x13, #192]
+	ADD	$256, R13
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0xacc155d4 // ldp q20, q21, [x14], #32
+	WORD	$0xacc15df6 // ldp q22, q23, [x15], #32
+	WORD	$0xacc16678 // ldp q24, q25, [x19], #32
+	WORD	$0xacc16e9a // ldp q26, q27, [x20], #32
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
+	WORD	$0x4e32cec3 // fmla v3.4s, v22.4s, v18.4s
+	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
+	WORD	$0x4e30cf46 // fmla v6.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf47 // fmla v7.4s, v26.4s, v18.4s
+	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
+	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
+	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
+	WORD	$0x4e33cee3 // fmla v3.4s, v23.4s, v19.4s
+	WORD	$0x4e31cf24 // fmla v4.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
+	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
+	WORD	$0xacc156b4 // ldp q20, q21, [x21], #32
+	WORD	$0xacc15ed6 // ldp q22, q23, [x22], #32
+	WORD	$0xacc166f8 // ldp q24, q25, [x23], #32
+	WORD	$0xacc16f1a // ldp q26, q27, [x24], #32
+	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
+	WORD	$0x4e30ceca // fmla v10.4s, v22.4s, v16.4s
+	WORD	$0x4e32cecb // fmla v11.4s, v22.4s, v18.4s
+	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
+	WORD	$0x4e30cf4e // fmla v14.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf4f // fmla v15.4s, v26.4s, v18.4s
+	WORD	$0x4e31cea8 // fmla v8.4s, v21.4s, v17.4s
+	WORD	$0x4e33cea9 // fmla v9.4s, v21.4s, v19.4s
+	WORD	$0x4e31ceea // fmla v10.4s, v23.4s, v17.4s
+	WORD	$0x4e33ceeb // fmla v11.4s, v23.4s, v19.4s
+	WORD	$0x4e31cf2c // fmla v12.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf2d // fmla v13.4s, v25.4s, v19.4s
+	WORD	$0x4e31cf6e // fmla v14.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf6f // fmla v15.4s, v27.4s, v19.4s
+	SUBS	$1, R10, R10
+	BNE	rows8_loop
+
+rows8_tail:
+	TBZ	$2, R8, rows8_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0x3cc105d4 // ldr q20, [x14], #16
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x3cc105f4 // ldr q20, [x15], #16
+	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
+	WORD	$0x3cc10674 // ldr q20, [x19], #16
+	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
+	WORD	$0x3cc10694 // ldr q20, [x20], #16
+	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
+	WORD	$0x3cc106b4 // ldr q20, [x21], #16
+	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
+	WORD	$0x3cc106d4 // ldr q20, [x22], #16
+	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
+	WORD	$0x3cc106f4 // ldr q20, [x23], #16
+	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
+	WORD	$0x3cc10714 // ldr q20, [x24], #16
+	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
+
+rows8_ones:
+	ANDS	$3, R8, R10
+	BEQ	rows8_sum
+
+rows8_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0xbc4045d4 // ldr s20, [x14], #4
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0xbc4045f4 // ldr s20, [x15], #4
+	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
+	WORD	$0xbc404674 // ldr s20, [x19], #4
+	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
+	WORD	$0xbc404694 // ldr s20, [x20], #4
+	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
+	WORD	$0xbc4046b4 // ldr s20, [x21], #4
+	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
+	WORD	$0xbc4046d4 // ldr s20, [x22], #4
+	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
+	WORD	$0xbc4046f4 // ldr s20, [x23], #4
+	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
+	WORD	$0xbc404714 // ldr s20, [x24], #4
+	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
+	SUBS	$1, R10, R10
+	BNE	rows8_one
+
+rows8_sum:
+	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
+	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
+	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x6e2ad508 // faddp v8.4s, v8.4s, v10.4s
+	WORD	$0x6e2ed58c // faddp v12.4s, v12.4s, v14.4s
+	WORD	$0x6e2cd508 // faddp v8.4s, v8.4s, v12.4s
+	WORD	$0x3c810428 // str q8, [x1], #16
+	WORD	$0x6e23d421 // faddp v1.4s, v1.4s, v3.4s
+	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
+	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
+	WORD	$0x3c810481 // str q1, [x4], #16
+	WORD	$0x6e2bd529 // faddp v9.4s, v9.4s, v11.4s
+	WORD	$0x6e2fd5ad // faddp v13.4s, v13.4s, v15.4s
+	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
+	WORD	$0x3c810489 // str q9, [x4], #16
+	SUB	$8, R7
+	B	rows8
+
+rows4:
+	CMP	$4, R7
+	BLT	rows1
+	MOVD	R6, R14
+	ADD	R11, R14, R15
+	ADD	R11, R15, R19
+	ADD	R11, R19, R20
+	ADD	R11, R20, R6
+	ADD	R12, R14, R13
+	MOVD	R0, R2
+	MOVD	R3, R5
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	CBZ	R9, rows4_tail
+	MOVD	R9, R10
+
+rows4_loop:
+	WORD	$0xf98001a0 // prfm pldl1keep, [x13, #0]
+	WORD	$0xf98021a0 // prfm pldl1keep, [x13, #64]
+	ADD	$128, R13
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0xacc155d4 // ldp q20, q21, [x14], #32
+	WORD	$0xacc15df6 // ldp q22, q23, [x15], #32
+	WORD	$0xacc16678 // ldp q24, q25, [x19], #32
+	WORD	$0xacc16e9a // ldp q26, q27, [x20], #32
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
+	WORD	$0x4e32cec3 // fmla v3.4s, v22.4s, v18.4s
+	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
+	WORD	$0x4e30cf46 // fmla v6.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf47 // fmla v7.4s, v26.4s, v18.4s
+	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
+	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
+	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
+	WORD	$0x4e33cee3 // fmla v3.4s, v23.4s, v19.4s
+	WORD	$0x4e31cf24 // fmla v4.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
+	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
+	SUBS	$1, R10, R10
+	BNE	rows4_loop
+
+rows4_tail:
+	TBZ	$2, R8, rows4_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0x3cc105d4 // ldr q20, [x14], #16
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x3cc105f4 // ldr q20, [x15], #16
+	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
+	WORD	$0x3cc10674 // ldr q20, [x19], #16
+	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
+	WORD	$0x3cc10694 // ldr q20, [x20], #16
+	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
+
+rows4_ones:
+	ANDS	$3, R8, R10
+	BEQ	rows4_sum
+
+rows4_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0xbc4045d4 // ldr s20, [x14], #4
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0xbc4045f4 // ldr s20, [x15], #4
+	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
+	WORD	$0xbc404674 // ldr s20, [x19], #4
+	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
+	WORD	$0xbc404694 // ldr s20, [x20], #4
+	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
+	SUBS	$1, R10, R10
+	BNE	rows4_one
+
+rows4_sum:
+	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
+	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
+	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x6e23d421 // faddp v1.4s, v1.4s, v3.4s
+	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
+	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
+	WORD	$0x3c810481 // str q1, [x4], #16
+	SUB	$4, R7
+	B	rows4
+
+rows1:
+	CMP	$1, R7
+	BLT	done
+	MOVD	R6, R14
+	ADD	R11, R14, R6
+	ADD	R12, R14, R13
+	MOVD	R0, R2
+	MOVD	R3, R5
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	CBZ	R9, rows1_tail
+	MOVD	R9, R10
+
+rows1_loop:
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0xacc155d4 // ldp q20, q21, [x14], #32
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
+	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
+	SUBS	$1, R10, R10
+	BNE	rows1_loop
+
+rows1_tail:
+	TBZ	$2, R8, rows1_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0x3cc105d4 // ldr q20, [x14], #16
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+
+rows1_ones:
+	ANDS	$3, R8, R10
+	BEQ	rows1_sum
+
+rows1_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0xbc4045d4 // ldr s20, [x14], #4
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	SUBS	$1, R10, R10
+	BNE	rows1_one
+
+rows1_sum:
+	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
+	WORD	$0x7e30d800 // faddp s0, v0.2s
+	WORD	$0xbc004420 // str s0, [x1], #4
+	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
+	WORD	$0x7e30d821 // faddp s1, v1.2s
+	WORD	$0xbc004481 // str s1, [x4], #4
+	SUB	$1, R7
+	B	rows1
+
+done:
+	RET
+
+// func mix2F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix2F32NEON(SB), NOSPLIT, $0-96
+	MOVD	acc0+64(FP), R1
+	MOVD	acc1+72(FP), R3
+	MOVD	rows+32(FP), R4
+	MOVD	n+48(FP), R5
+	MOVD	dim+56(FP), R6
+	MOVD	ahead+40(FP), R11
+	LSL	$2, R6, R7
+	CBZ	R5, done
+
+columns32:
+	CMP	$32, R6
+	BLT	columns16
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	WORD	$0xad421424 // ldp q4, q5, [x1, #64]
+	WORD	$0xad431c26 // ldp q6, q7, [x1, #96]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad402468 // ldp q8, q9, [x3, #0]
+	WORD	$0xad412c6a // ldp q10, q11, [x3, #32]
+	WORD	$0xad42346c // ldp q12, q13, [x3, #64]
+	WORD	$0xad433c6e // ldp q14, q15, [x3, #96]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns32_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	ADD	R11, R10, R12
+	WORD	$0xf9800180 // prfm pldl1keep, [x12, #0]
+	WORD	$0xf9802180 // prfm pldl1keep, [x12, #64]
+	WORD	$0xacc15554 // ldp q20, q21, [x10], #32
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911288 // fmla v8.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a9 // fmla v9.4s, v21.4s, v17.s[0]
+	WORD	$0xacc15d56 // ldp q22, q23, [x10], #32
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0x4f9112ca // fmla v10.4s, v22.4s, v17.s[0]
+	WORD	$0x4f9112eb // fmla v11.4s, v23.4s, v17.s[0]
+	WORD	$0xacc16558 // ldp q24, q25, [x10], #32
+	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
+	WORD	$0x4f91130c // fmla v12.4s, v24.4s, v17.s[0]
+	WORD	$0x4f91132d // fmla v13.4s, v25.4s, v17.s[0]
+	WORD	$0xacc16d5a // ldp q26, q27, [x10], #32
+	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
+	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
+	WORD	$0x4f91134e // fmla v14.4s, v26.4s, v17.s[0]
+	WORD	$0x4f91136f // fmla v15.4s, v27.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns32_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811424 // stp q4, q5, [x1], #32
+	WORD	$0xac811c26 // stp q6, q7, [x1], #32
+	WORD	$0xac812468 // stp q8, q9, [x3], #32
+	WORD	$0xac812c6a // stp q10, q11, [x3], #32
+	WORD	$0xac81346c // stp q12, q13, [x3], #32
+	WORD	$0xac813c6e // stp q14, q15, [x3], #32
+	ADD	$128, R4
+	SUB	$32, R6
+	B	columns32
+
+columns16:
+	CMP	$16, R6
+	BLT	columns8
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad401464 // ldp q4, q5, [x3, #0]
+	WORD	$0xad411c66 // ldp q6, q7, [x3, #32]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns16_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	ADD	R11, R10, R12
+	WORD	$0xf9800180 // prfm pldl1keep, [x12, #0]
+	WORD	$0xacc15554 // ldp q20, q21, [x10], #32
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911284 // fmla v4.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a5 // fmla v5.4s, v21.4s, v17.s[0]
+	WORD	$0xacc15d56 // ldp q22, q23, [x10], #32
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0x4f9112c6 // fmla v6.4s, v22.4s, v17.s[0]
+	WORD	$0x4f9112e7 // fmla v7.4s, v23.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns16_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811464 // stp q4, q5, [x3], #32
+	WORD	$0xac811c66 // stp q6, q7, [x3], #32
+	ADD	$64, R4
+	SUB	$16, R6
+	B	columns16
+
+columns8:
+	CMP	$8, R6
+	BLT	columns4
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad400c62 // ldp q2, q3, [x3, #0]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns8_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	WORD	$0xacc15554 // ldp q20, q21, [x10], #32
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911282 // fmla v2.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a3 // fmla v3.4s, v21.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns8_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c62 // stp q2, q3, [x3], #32
+	ADD	$32, R4
+	SUB	$8, R6
+	B	columns8
+
+columns4:
+	CMP	$4, R6
+	BLT	columns1
+	MOVD	w0+0(FP), R0
+	WORD	$0x3dc00020 // ldr q0, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0x3dc00061 // ldr q1, [x3, #0]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns4_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	WORD	$0x3cc10554 // ldr q20, [x10], #16
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns4_row
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x3c810461 // str q1, [x3], #16
+	ADD	$16, R4
+	SUB	$4, R6
+	B	columns4
+
+columns1:
+	CMP	$1, R6
+	BLT	done
+	MOVD	w0+0(FP), R0
+	WORD	$0xbd400020 // ldr s0, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0xbd400061 // ldr s1, [x3, #0]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns1_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	WORD	$0xbc404554 // ldr s20, [x10], #4
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns1_row
+	WORD	$0xbc004420 // str s0, [x1], #4
+	WORD	$0xbc004461 // str s1, [x3], #4
+	ADD	$4, R4
+	SUB	$1, R6
+	B	columns1
+
+done:
+	RET
+
+// func few4F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·few4F32NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	q2+16(FP), R6
+	MOVD	o2+88(FP), R7
+	MOVD	q3+24(FP), R9
+	MOVD	o3+96(FP), R10
+	MOVD	rows+32(FP), R12
+	MOVD	n+56(FP), R13
+	MOVD	dim+64(FP), R14
+	LSR	$3, R14, R15
+	MOVD	stride+40(FP), R20
+	MOVD	ahead+48(FP), R21
+
+rows4:
+	CMP	$4, R13
+	BLT	rows1
+	MOVD	R12, R23
+	ADD	R20, R23, R24
+	ADD	R20, R24, R25
+	ADD	R20, R25, R26
+	ADD	R20, R26, R12
+	ADD	R21, R23, R22
+	MOVD	R0, R2
+	MOVD	R3, R5
+	MOVD	R6, R8
+	MOVD	R9, R11
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	CBZ	R15, rows4_tail
+	MOVD	R15, R19
+
+rows4_loop:
+	WORD	$0xf98002c0 // prfm pldl1keep, [x22, #0]
+	WORD	$0xf98022c0 // prfm pldl1keep, [x22, #64]
+	ADD	$128, R22
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
+	WORD	$0xacc166f8 // ldp q24, q25, [x23], #32
+	WORD	$0xacc16f1a // ldp q26, q27, [x24], #32
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	WORD	$0x4e30cf44 // fmla v4.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf45 // fmla v5.4s, v26.4s, v18.4s
+	WORD	$0x4e34cf46 // fmla v6.4s, v26.4s, v20.4s
+	WORD	$0x4e36cf47 // fmla v7.4s, v26.4s, v22.4s
+	WORD	$0x4e31cf20 // fmla v0.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
+	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
+	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
+	WORD	$0x4e31cf64 // fmla v4.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf65 // fmla v5.4s, v27.4s, v19.4s
+	WORD	$0x4e35cf66 // fmla v6.4s, v27.4s, v21.4s
+	WORD	$0x4e37cf67 // fmla v7.4s, v27.4s, v23.4s
+	WORD	$0xacc16738 // ldp q24, q25, [x25], #32
+	WORD	$0xacc16f5a // ldp q26, q27, [x26], #32
+	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
+	WORD	$0x4e30cf4c // fmla v12.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf4d // fmla v13.4s, v26.4s, v18.4s
+	WORD	$0x4e34cf4e // fmla v14.4s, v26.4s, v20.4s
+	WORD	$0x4e36cf4f // fmla v15.4s, v26.4s, v22.4s
+	WORD	$0x4e31cf28 // fmla v8.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf29 // fmla v9.4s, v25.4s, v19.4s
+	WORD	$0x4e35cf2a // fmla v10.4s, v25.4s, v21.4s
+	WORD	$0x4e37cf2b // fmla v11.4s, v25.4s, v23.4s
+	WORD	$0x4e31cf6c // fmla v12.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf6d // fmla v13.4s, v27.4s, v19.4s
+	WORD	$0x4e35cf6e // fmla v14.4s, v27.4s, v21.4s
+	WORD	$0x4e37cf6f // fmla v15.4s, v27.4s, v23.4s
+	SUBS	$1, R19, R19
+	BNE	rows4_loop
+
+rows4_tail:
+	TBZ	$2, R14, rows4_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0x3cc10514 // ldr q20, [x8], #16
+	WORD	$0x3cc10576 // ldr q22, [x11], #16
+	WORD	$0x3cc106f8 // ldr q24, [x23], #16
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	WORD	$0x3cc10718 // ldr q24, [x24], #16
+	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
+	WORD	$0x3cc10738 // ldr q24, [x25], #16
+	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
+	WORD	$0x3cc10758 // ldr q24, [x26], #16
+	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
+
+rows4_ones:
+	ANDS	$3, R14, R19
+	BEQ	rows4_sum
+
+rows4_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0xbc404514 // ldr s20, [x8], #4
+	WORD	$0xbc404576 // ldr s22, [x11], #4
+	WORD	$0xbc4046f8 // ldr s24, [x23], #4
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	WORD	$0xbc404718 // ldr s24, [x24], #4
+	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
+	WORD	$0xbc404738 // ldr s24, [x25], #4
+	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
+	WORD	$0xbc404758 // ldr s24, [x26], #4
+	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
+	SUBS	$1, R19, R19
+	BNE	rows4_one
+
+rows4_sum:
+	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
+	WORD	$0x6e2cd508 // faddp v8.4s, v8.4s, v12.4s
+	WORD	$0x6e28d400 // faddp v0.4s, v0.4s, v8.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
+	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
+	WORD	$0x6e29d421 // faddp v1.4s, v1.4s, v9.4s
+	WORD	$0x3c810481 // str q1, [x4], #16
+	WORD	$0x6e26d442 // faddp v2.4s, v2.4s, v6.4s
+	WORD	$0x6e2ed54a // faddp v10.4s, v10.4s, v14.4s
+	WORD	$0x6e2ad442 // faddp v2.4s, v2.4s, v10.4s
+	WORD	$0x3c8104e2 // str q2, [x7], #16
+	WORD	$0x6e27d463 // faddp v3.4s, v3.4s, v7.4s
+	WORD	$0x6e2fd56b // faddp v11.4s, v11.4s, v15.4s
+	WORD	$0x6e2bd463 // faddp v3.4s, v3.4s, v11.4s
+	WORD	$0x3c810543 // str q3, [x10], #16
+	SUB	$4, R13
+	B	rows4
+
+rows1:
+	CMP	$1, R13
+	BLT	done
+	MOVD	R12, R23
+	ADD	R20, R23, R12
+	ADD	R21, R23, R22
+	MOVD	R0, R2
+	MOVD	R3, R5
+	MOVD	R6, R8
+	MOVD	R9, R11
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	CBZ	R15, rows1_tail
+	MOVD	R15, R19
+
+rows1_loop:
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
+	WORD	$0xacc166f8 // ldp q24, q25, [x23], #32
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	WORD	$0x4e31cf20 // fmla v0.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
+	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
+	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
+	SUBS	$1, R19, R19
+	BNE	rows1_loop
+
+rows1_tail:
+	TBZ	$2, R14, rows1_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0x3cc10514 // ldr q20, [x8], #16
+	WORD	$0x3cc10576 // ldr q22, [x11], #16
+	WORD	$0x3cc106f8 // ldr q24, [x23], #16
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+
+rows1_ones:
+	ANDS	$3, R14, R19
+	BEQ	rows1_sum
+
+rows1_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0xbc404514 // ldr s20, [x8], #4
+	WORD	$0xbc404576 // ldr s22, [x11], #4
+	WORD	$0xbc4046f8 // ldr s24, [x23], #4
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	SUBS	$1, R19, R19
+	BNE	rows1_one
+
+rows1_sum:
+	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
+	WORD	$0x7e30d800 // faddp s0, v0.2s
+	WORD	$0xbc004420 // str s0, [x1], #4
+	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
+	WORD	$0x7e30d821 // faddp s1, v1.2s
+	WORD	$0xbc004481 // str s1, [x4], #4
+	WORD	$0x6e22d442 // faddp v2.4s, v2.4s, v2.4s
+	WORD	$0x7e30d842 // faddp s2, v2.2s
+	WORD	$0xbc0044e2 // str s2, [x7], #4
+	WORD	$0x6e23d463 // faddp v3.4s, v3.4s, v3.4s
+	WORD	$0x7e30d863 // faddp s3, v3.2s
+	WORD	$0xbc004543 // str s3, [x10], #4
+	SUB	$1, R13
+	B	rows1
+
+done:
+	RET
+
+// func mix4F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix4F32NEON(SB), NOSPLIT, $0-96
+	MOVD	acc0+64(FP), R1
+	MOVD	acc1+72(FP), R3
+	MOVD	acc2+80(FP), R5
+	MOVD	acc3+88(FP), R7
+	MOVD	rows+32(FP), R8
+	MOVD	n+48(FP), R9
+	MOVD	dim+56(FP), R10
+	MOVD	ahead+40(FP), R15
+	LSL	$2, R10, R11
+	CBZ	R9, done
+
+columns16:
+	CMP	$16, R10
+	BLT	columns8
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad401464 // ldp q4, q5, [x3, #0]
+	WORD	$0xad411c66 // ldp q6, q7, [x3, #32]
+	MOVD	w2+16(FP), R4
+	WORD	$0xad4024a8 // ldp q8, q9, [x5, #0]
+	WORD	$0xad412caa // ldp q10, q11, [x5, #32]
+	MOVD	w3+24(FP), R6
+	WORD	$0xad4034ec // ldp q12, q13, [x7, #0]
+	WORD	$0xad413cee // ldp q14, q15, [x7, #32]
+	MOVD	R8, R12
+	MOVD	R9, R13
+
+columns16_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404492 // ldr s18, [x4], #4
+	WORD	$0xbc4044d3 // ldr s19, [x6], #4
+	MOVD	R12, R14
+	ADD	R11, R12
+	ADD	R15, R14, R19
+	WORD	$0xf9800260 // prfm pldl1keep, [x19, #0]
+	WORD	$0xacc155d4 // ldp q20, q21, [x14], #32
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911284 // fmla v4.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a5 // fmla v5.4s, v21.4s, v17.s[0]
+	WORD	$0x4f921288 // fmla v8.4s, v20.4s, v18.s[0]
+	WORD	$0x4f9212a9 // fmla v9.4s, v21.4s, v18.s[0]
+	WORD	$0x4f93128c // fmla v12.4s, v20.4s, v19.s[0]
+	WORD	$0x4f9312ad // fmla v13.4s, v21.4s, v19.s[0]
+	WORD	$0xacc15dd6 // ldp q22, q23, [x14], #32
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0x4f9112c6 // fmla v6.4s, v22.4s, v17.s[0]
+	WORD	$0x4f9112e7 // fmla v7.4s, v23.4s, v17.s[0]
+	WORD	$0x4f9212ca // fmla v10.4s, v22.4s, v18.s[0]
+	WORD	$0x4f9212eb // fmla v11.4s, v23.4s, v18.s[0]
+	WORD	$0x4f9312ce // fmla v14.4s, v22.4s, v19.s[0]
+	WORD	$0x4f9312ef // fmla v15.4s, v23.4s, v19.s[0]
+	SUBS	$1, R13, R13
+	BNE	columns16_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811464 // stp q4, q5, [x3], #32
+	WORD	$0xac811c66 // stp q6, q7, [x3], #32
+	WORD	$0xac8124a8 // stp q8, q9, [x5], #32
+	WORD	$0xac812caa // stp q10, q11, [x5], #32
+	WORD	$0xac8134ec // stp q12, q13, [x7], #32
+	WORD	$0xac813cee // stp q14, q15, [x7], #32
+	ADD	$64, R8
+	SUB	$16, R10
+	B	columns16
+
+columns8:
+	CMP	$8, R10
+	BLT	columns4
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad400c62 // ldp q2, q3, [x3, #0]
+	MOVD	w2+16(FP), R4
+	WORD	$0xad4014a4 // ldp q4, q5, [x5, #0]
+	MOVD	w3+24(FP), R6
+	WORD	$0xad401ce6 // ldp q6, q7, [x7, #0]
+	MOVD	R8, R12
+	MOVD	R9, R13
+
+columns8_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404492 // ldr s18, [x4], #4
+	WORD	$0xbc4044d3 // ldr s19, [x6], #4
+	MOVD	R12, R14
+	ADD	R11, R12
+	WORD	$0xacc155d4 // ldp q20, q21, [x14], #32
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911282 // fmla v2.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a3 // fmla v3.4s, v21.4s, v17.s[0]
+	WORD	$0x4f921284 // fmla v4.4s, v20.4s, v18.s[0]
+	WORD	$0x4f9212a5 // fmla v5.4s, v21.4s, v18.s[0]
+	WORD	$0x4f931286 // fmla v6.4s, v20.4s, v19.s[0]
+	WORD	$0x4f9312a7 // fmla v7.4s, v21.4s, v19.s[0]
+	SUBS	$1, R13, R13
+	BNE	columns8_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c62 // stp q2, q3, [x3], #32
+	WORD	$0xac8114a4 // stp q4, q5, [x5], #32
+	WORD	$0xac811ce6 // stp q6, q7, [x7], #32
+	ADD	$32, R8
+	SUB	$8, R10
+	B	columns8
+
+columns4:
+	CMP	$4, R10
+	BLT	columns1
+	MOVD	w0+0(FP), R0
+	WORD	$0x3dc00020 // ldr q0, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0x3dc00061 // ldr q1, [x3, #0]
+	MOVD	w2+16(FP), R4
+	WORD	$0x3dc000a2 // ldr q2, [x5, #0]
+	MOVD	w3+24(FP), R6
+	WORD	$0x3dc000e3 // ldr q3, [x7, #0]
+	MOVD	R8, R12
+	MOVD	R9, R13
+
+columns4_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404492 // ldr s18, [x4], #4
+	WORD	$0xbc4044d3 // ldr s19, [x6], #4
+	MOVD	R12, R14
+	ADD	R11, R12
+	WORD	$0x3cc105d4 // ldr q20, [x14], #16
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
+	WORD	$0x4f921282 // fmla v2.4s, v20.4s, v18.s[0]
+	WORD	$0x4f931283 // fmla v3.4s, v20.4s, v19.s[0]
+	SUBS	$1, R13, R13
+	BNE	columns4_row
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x3c810461 // str q1, [x3], #16
+	WORD	$0x3c8104a2 // str q2, [x5], #16
+	WORD	$0x3c8104e3 // str q3, [x7], #16
+	ADD	$16, R8
+	SUB	$4, R10
+	B	columns4
+
+columns1:
+	CMP	$1, R10
+	BLT	done
+	MOVD	w0+0(FP), R0
+	WORD	$0xbd400020 // ldr s0, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0xbd400061 // ldr s1, [x3, #0]
+	MOVD	w2+16(FP), R4
+	WORD	$0xbd4000a2 // ldr s2, [x5, #0]
+	MOVD	w3+24(FP), R6
+	WORD	$0xbd4000e3 // ldr s3, [x7, #0]
+	MOVD	R8, R12
+	MOVD	R9, R13
+
+columns1_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404492 // ldr s18, [x4], #4
+	WORD	$0xbc4044d3 // ldr s19, [x6], #4
+	MOVD	R12, R14
+	ADD	R11, R12
+	WORD	$0xbc4045d4 // ldr s20, [x14], #4
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
+	WORD	$0x4f921282 // fmla v2.4s, v20.4s, v18.s[0]
+	WORD	$0x4f931283 // fmla v3.4s, v20.4s, v19.s[0]
+	SUBS	$1, R13, R13
+	BNE	columns1_row
+	WORD	$0xbc004420 // str s0, [x1], #4
+	WORD	$0xbc004461 // str s1, [x3], #4
+	WORD	$0xbc0044a2 // str s2, [x5], #4
+	WORD	$0xbc0044e3 // str s3, [x7], #4
+	ADD	$4, R8
+	SUB	$1, R10
+	B	columns1
+
+done:
+	RET
+
+// func packBF16NEON(dst *float32, rows *byte, stride int, n int)
+TEXT ·packBF16NEON(SB), NOSPLIT, $0-32
+	MOVD	dst+0(FP), R0
+	MOVD	stride+16(FP), R1
+	MOVD	n+24(FP), R2
+	MOVD	rows+8(FP), R3
+	ADD	R1, R3, R4
+	ADD	R1, R4, R5
+	ADD	R1, R5, R6
+	WORD	$0x6f00e41f // movi v31.2d, #0
+
+block:
+	CMP	$4, R2
+	BLT	rest
+	WORD	$0xfc408460 // ldr d0, [x3], #8
+	WORD	$0x4e403be0 // zip1 v0.8h, v31.8h, v0.8h
+	WORD	$0xfc408481 // ldr d1, [x4], #8
+	WORD	$0x4e413be1 // zip1 v1.8h, v31.8h, v1.8h
+	WORD	$0xfc4084a2 // ldr d2, [x5], #8
+	WORD	$0x4e423be2 // zip1 v2.8h, v31.8h, v2.8h
+	WORD	$0xfc4084c3 // ldr d3, [x6], #8
+	WORD	$0x4e433be3 // zip1 v3.8h, v31.8h, v3.8h
+	WORD	$0x4e823804 // zip1 v4.4s, v0.4s, v2.4s
+	WORD	$0x4e827805 // zip2 v5.4s, v0.4s, v2.4s
+	WORD	$0x4e833826 // zip1 v6.4s, v1.4s, v3.4s
+	WORD	$0x4e837827 // zip2 v7.4s, v1.4s, v3.4s
+	WORD	$0x4e863888 // zip1 v8.4s, v4.4s, v6.4s
+	WORD	$0x4e867889 // zip2 v9.4s, v4.4s, v6.4s
+	WORD	$0x4e8738aa // zip1 v10.4s, v5.4s, v7.4s
+	WORD	$0x4e8778ab // zip2 v11.4s, v5.4s, v7.4s
+	WORD	$0x3d800008 // str q8, [x0, #0]
+	WORD	$0x3d800809 // str q9, [x0, #32]
+	WORD	$0x3d80100a // str q10, [x0, #64]
+	WORD	$0x3d80180b // str q11, [x0, #96]
+	ADD	$128, R0
+	SUB	$4, R2
+	B	block
+
+rest:
+	CBZ	R2, done
+	WORD	$0x7c402460 // ldr h0, [x3], #2
+	WORD	$0x4e403be0 // zip1 v0.8h, v31.8h, v0.8h
+	WORD	$0xbd000000 // str s0, [x0, #0]
+	WORD	$0x7c402481 // ldr h1, [x4], #2
+	WORD	$0x4e413be1 // zip1 v1.8h, v31.8h, v1.8h
+	WORD	$0xbd000401 // str s1, [x0, #4]
+	WORD	$0x7c4024a2 // ldr h2, [x5], #2
+	WORD	$0x4e423be2 // zip1 v2.8h, v31.8h, v2.8h
+	WORD	$0xbd000802 // str s2, [x0, #8]
+	WORD	$0x7c4024c3 // ldr h3, [x6], #2
+	WORD	$0x4e433be3 // zip1 v3.8h, v31.8h, v3.8h
+	WORD	$0xbd000c03 // str s3, [x0, #12]
+	ADD	$32, R0
+	SUB	$1, R2
+	B	rest
+
+done:
+	RET
+
+// func few1BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·few1BF16NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	rows+32(FP), R3
+	MOVD	n+56(FP), R4
+	MOVD	dim+64(FP), R5
+	LSR	$3, R5, R6
+	MOVD	stride+40(FP), R8
+	MOVD	ahead+48(FP), R9
+	WORD	$0x6f00e41f // movi v31.2d, #0
+
+rows8:
+	CMP	$8, R4
+	BLT	rows4
+	MOVD	R3, R11
+	ADD	R8, R11, R12
+	ADD	R8, R12, R13
+	ADD	R8, R13, R14
+	ADD	R8, R14, R15
+	ADD	R8, R15, R19
+	ADD	R8, R19, R20
+	ADD	R8, R20, R21
+	ADD	R8, R21, R3
+	ADD	R9, R11, R10
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	CBZ	R6, rows8_tail
+	MOVD	R6, R7
+
+rows8_loop:
+	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
+	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
+	ADD	$128, R10
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0x3cc10573 // ldr q19, [x11], #16
+	WORD	$0x4e533bf2 // zip1 v18.8h, v31.8h, v19.8h
+	WORD	$0x4e537bf3 // zip2 v19.8h, v31.8h, v19.8h
+	WORD	$0x3cc10595 // ldr q21, [x12], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x3cc105b7 // ldr q23, [x13], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x3cc105d9 // ldr q25, [x14], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x4e30ce81 // fmla v1.4s, v20.4s, v16.4s
+	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
+	WORD	$0x4e30cf03 // fmla v3.4s, v24.4s, v16.4s
+	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
+	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
+	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
+	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
+	WORD	$0x3cc105f3 // ldr q19, [x15], #16
+	WORD	$0x4e533bf2 // zip1 v18.8h, v31.8h, v19.8h
+	WORD	$0x4e537bf3 // zip2 v19.8h, v31.8h, v19.8h
+	WORD	$0x3cc10675 // ldr q21, [x19], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x3cc10697 // ldr q23, [x20], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x3cc106b9 // ldr q25, [x21], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
+	WORD	$0x4e30ce85 // fmla v5.4s, v20.4s, v16.4s
+	WORD	$0x4e30cec6 // fmla v6.4s, v22.4s, v16.4s
+	WORD	$0x4e30cf07 // fmla v7.4s, v24.4s, v16.4s
+	WORD	$0x4e31ce64 // fmla v4.4s, v19.4s, v17.4s
+	WORD	$0x4e31cea5 // fmla v5.4s, v21.4s, v17.4s
+	WORD	$0x4e31cee6 // fmla v6.4s, v23.4s, v17.4s
+	WORD	$0x4e31cf27 // fmla v7.4s, v25.4s, v17.4s
+	SUBS	$1, R7, R7
+	BNE	rows8_loop
+
+rows8_tail:
+	TBZ	$2, R5, rows8_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0xfc408572 // ldr d18, [x11], #8
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0xfc408592 // ldr d18, [x12], #8
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
+	WORD	$0xfc4085b2 // ldr d18, [x13], #8
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
+	WORD	$0xfc4085d2 // ldr d18, [x14], #8
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
+	WORD	$0xfc4085f2 // ldr d18, [x15], #8
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
+	WORD	$0xfc408672 // ldr d18, [x19], #8
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
+	WORD	$0xfc408692 // ldr d18, [x20], #8
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
+	WORD	$0xfc4086b2 // ldr d18, [x21], #8
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
+
+rows8_ones:
+	ANDS	$3, R5, R7
+	BEQ	rows8_sum
+
+rows8_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0x7c402572 // ldr h18, [x11], #2
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x7c402592 // ldr h18, [x12], #2
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
+	WORD	$0x7c4025b2 // ldr h18, [x13], #2
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
+	WORD	$0x7c4025d2 // ldr h18, [x14], #2
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
+	WORD	$0x7c4025f2 // ldr h18, [x15], #2
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
+	WORD	$0x7c402672 // ldr h18, [x19], #2
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
+	WORD	$0x7c402692 // ldr h18, [x20], #2
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
+	WORD	$0x7c4026b2 // ldr h18, [x21], #2
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
+	SUBS	$1, R7, R7
+	BNE	rows8_one
+
+rows8_sum:
+	WORD	$0x6e21d400 // faddp v0.4s, v0.4s, v1.4s
+	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
+	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x6e25d484 // faddp v4.4s, v4.4s, v5.4s
+	WORD	$0x6e27d4c6 // faddp v6.4s, v6.4s, v7.4s
+	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
+	WORD	$0x3c810424 // str q4, [x1], #16
+	SUB	$8, R4
+	B	rows8
+
+rows4:
+	CMP	$4, R4
+	BLT	rows1
+	MOVD	R3, R11
+	ADD	R8, R11, R12
+	ADD	R8, R12, R13
+	ADD	R8, R13, R14
+	ADD	R8, R14, R3
+	ADD	R9, R11, R10
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	CBZ	R6, rows4_tail
+	MOVD	R6, R7
+
+rows4_loop:
+	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
+	ADD	$64, R10
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0x3cc10573 // ldr q19, [x11], #16
+	WORD	$0x4e533bf2 // zip1 v18.8h, v31.8h, v19.8h
+	WORD	$0x4e537bf3 // zip2 v19.8h, v31.8h, v19.8h
+	WORD	$0x3cc10595 // ldr q21, [x12], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x3cc105b7 // ldr q23, [x13], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x3cc105d9 // ldr q25, [x14], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x4e30ce81 // fmla v1.4s, v20.4s, v16.4s
+	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
+	WORD	$0x4e30cf03 // fmla v3.4s, v24.4s, v16.4s
+	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
+	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
+	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
+	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
+	SUBS	$1, R7, R7
+	BNE	rows4_loop
+
+rows4_tail:
+	TBZ	$2, R5, rows4_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0xfc408572 // ldr d18, [x11], #8
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0xfc408592 // ldr d18, [x12], #8
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
+	WORD	$0xfc4085b2 // ldr d18, [x13], #8
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
+	WORD	$0xfc4085d2 // ldr d18, [x14], #8
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
+
+rows4_ones:
+	ANDS	$3, R5, R7
+	BEQ	rows4_sum
+
+rows4_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0x7c402572 // ldr h18, [x11], #2
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x7c402592 // ldr h18, [x12], #2
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
+	WORD	$0x7c4025b2 // ldr h18, [x13], #2
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
+	WORD	$0x7c4025d2 // ldr h18, [x14], #2
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
+	SUBS	$1, R7, R7
+	BNE	rows4_one
+
+rows4_sum:
+	WORD	$0x6e21d400 // faddp v0.4s, v0.4s, v1.4s
+	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
+	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	SUB	$4, R4
+	B	rows4
+
+rows1:
+	CMP	$1, R4
+	BLT	done
+	MOVD	R3, R11
+	ADD	R8, R11, R3
+	ADD	R9, R11, R10
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	CBZ	R6, rows1_tail
+	MOVD	R6, R7
+
+rows1_loop:
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0x3cc10573 // ldr q19, [x11], #16
+	WORD	$0x4e533bf2 // zip1 v18.8h, v31.8h, v19.8h
+	WORD	$0x4e537bf3 // zip2 v19.8h, v31.8h, v19.8h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
+	SUBS	$1, R7, R7
+	BNE	rows1_loop
+
+rows1_tail:
+	TBZ	$2, R5, rows1_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0xfc408572 // ldr d18, [x11], #8
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+
+rows1_ones:
+	ANDS	$3, R5, R7
+	BEQ	rows1_sum
+
+rows1_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0x7c402572 // ldr h18, [x11], #2
+	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	SUBS	$1, R7, R7
+	BNE	rows1_one
+
+rows1_sum:
+	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
+	WORD	$0x7e30d800 // faddp s0, v0.2s
+	WORD	$0xbc004420 // str s0, [x1], #4
+	SUB	$1, R4
+	B	rows1
+
+done:
+	RET
+
+// func mix1BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix1BF16NEON(SB), NOSPLIT, $0-96
+	MOVD	acc0+64(FP), R1
+	MOVD	rows+32(FP), R2
+	MOVD	n+48(FP), R3
+	MOVD	dim+56(FP), R4
+	MOVD	ahead+40(FP), R9
+	LSL	$1, R4, R5
+	WORD	$0x6f00e41f // movi v31.2d, #0
+	CBZ	R3, done
+
+columns64:
+	CMP	$64, R4
+	BLT	columns32
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	WORD	$0xad421424 // ldp q4, q5, [x1, #64]
+	WORD	$0xad431c26 // ldp q6, q7, [x1, #96]
+	WORD	$0xad442428 // ldp q8, q9, [x1, #128]
+	WORD	$0xad452c2a // ldp q10, q11, [x1, #160]
+	WORD	$0xad46342c // ldp q12, q13, [x1, #192]
+	WORD	$0xad473c2e // ldp q14, q15, [x1, #224]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns64_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	ADD	R9, R8, R10
+	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
+	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
+	WORD	$0x3cc10515 // ldr q21, [x8], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0x3cc10519 // ldr q25, [x8], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
+	WORD	$0x3cc1051b // ldr q27, [x8], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
+	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
+	WORD	$0x3cc10515 // ldr q21, [x8], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901288 // fmla v8.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a9 // fmla v9.4s, v21.4s, v16.s[0]
+	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4f9012ca // fmla v10.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012eb // fmla v11.4s, v23.4s, v16.s[0]
+	WORD	$0x3cc10519 // ldr q25, [x8], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4f90130c // fmla v12.4s, v24.4s, v16.s[0]
+	WORD	$0x4f90132d // fmla v13.4s, v25.4s, v16.s[0]
+	WORD	$0x3cc1051b // ldr q27, [x8], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4f90134e // fmla v14.4s, v26.4s, v16.s[0]
+	WORD	$0x4f90136f // fmla v15.4s, v27.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns64_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811424 // stp q4, q5, [x1], #32
+	WORD	$0xac811c26 // stp q6, q7, [x1], #32
+	WORD	$0xac812428 // stp q8, q9, [x1], #32
+	WORD	$0xac812c2a // stp q10, q11, [x1], #32
+	WORD	$0xac81342c // stp q12, q13, [x1], #32
+	WORD	$0xac813c2e // stp q14, q15, [x1], #32
+	ADD	$128, R2
+	SUB	$64, R4
+	B	columns64
+
+columns32:
+	CMP	$32, R4
+	BLT	columns16
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	WORD	$0xad421424 // ldp q4, q5, [x1, #64]
+	WORD	$0xad431c26 // ldp q6, q7, [x1, #96]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns32_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	ADD	R9, R8, R10
+	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
+	WORD	$0x3cc10515 // ldr q21, [x8], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0x3cc10519 // ldr q25, [x8], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
+	WORD	$0x3cc1051b // ldr q27, [x8], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
+	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns32_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811424 // stp q4, q5, [x1], #32
+	WORD	$0xac811c26 // stp q6, q7, [x1], #32
+	ADD	$64, R2
+	SUB	$32, R4
+	B	columns32
+
+columns16:
+	CMP	$16, R4
+	BLT	columns8
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns16_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	WORD	$0x3cc10515 // ldr q21, [x8], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns16_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	ADD	$32, R2
+	SUB	$16, R4
+	B	columns16
+
+columns8:
+	CMP	$8, R4
+	BLT	columns4
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns8_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	WORD	$0x3cc10515 // ldr q21, [x8], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns8_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	ADD	$16, R2
+	SUB	$8, R4
+	B	columns8
+
+columns4:
+	CMP	$4, R4
+	BLT	columns1
+	MOVD	w0+0(FP), R0
+	WORD	$0x3dc00020 // ldr q0, [x1, #0]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns4_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	WORD	$0xfc408514 // ldr d20, [x8], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns4_row
+	WORD	$0x3c810420 // str q0, [x1], #16
+	ADD	$8, R2
+	SUB	$4, R4
+	B	columns4
+
+columns1:
+	CMP	$1, R4
+	BLT	done
+	MOVD	w0+0(FP), R0
+	WORD	$0xbd400020 // ldr s0, [x1, #0]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns1_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	WORD	$0x7c402514 // ldr h20, [x8], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns1_row
+	WORD	$0xbc004420 // str s0, [x1], #4
+	ADD	$2, R2
+	SUB	$1, R4
+	B	columns1
+
+done:
+	RET
+
+// func few2BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·few2BF16NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	rows+32(FP), R6
+	MOVD	n+56(FP), R7
+	MOVD	dim+64(FP), R8
+	LSR	$3, R8, R9
+	MOVD	stride+40(FP), R11
+	MOVD	ahead+48(FP), R12
+	WORD	$0x6f00e41f // movi v31.2d, #0
+
+rows8:
+	CMP	$8, R7
+	BLT	rows4
+	MOVD	R6, R14
+	ADD	R11, R14, R15
+	ADD	R11, R15, R19
+	ADD	R11, R19, R20
+	ADD	R11, R20, R21
+	ADD	R11, R21, R22
+	ADD	R11, R22, R23
+	ADD	R11, R23, R24
+	ADD	R11, R24, R6
+	ADD	R12, R14, R13
+	MOVD	R0, R2
+	MOVD	R3, R5
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	CBZ	R9, rows8_tail
+	MOVD	R9, R10
+
+rows8_loop:
+	WORD	$0xf98001a0 // prfm pldl1keep, [x13, #0]
+	WORD	$0xf98021a0 // prfm pldl1keep, [x13, #64]
+	ADD	$128, R13
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x3cc105f7 // ldr q23, [x15], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x3cc10679 // ldr q25, [x19], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x3cc1069b // ldr q27, [x20], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
+	WORD	$0x4e32cec3 // fmla v3.4s, v22.4s, v18.4s
+	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
+	WORD	$0x4e30cf46 // fmla v6.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf47 // fmla v7.4s, v26.4s, v18.4s
+	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
+	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
+	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
+	WORD	$0x4e33cee3 // fmla v3.4s, v23.4s, v19.4s
+	WORD	$0x4e31cf24 // fmla v4.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
+	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
+	WORD	$0x3cc106b5 // ldr q21, [x21], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x3cc106d7 // ldr q23, [x22], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x3cc106f9 // ldr q25, [x23], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x3cc1071b // ldr q27, [x24], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
+	WORD	$0x4e30ceca // fmla v10.4s, v22.4s, v16.4s
+	WORD	$0x4e32cecb // fmla v11.4s, v22.4s, v18.4s
+	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
+	WORD	$0x4e30cf4e // fmla v14.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf4f // fmla v15.4s, v26.4s, v18.4s
+	WORD	$0x4e31cea8 // fmla v8.4s, v21.4s, v17.4s
+	WORD	$0x4e33cea9 // fmla v9.4s, v21.4s, v19.4s
+	WORD	$0x4e31ceea // fmla v10.4s, v23.4s, v17.4s
+	WORD	$0x4e33ceeb // fmla v11.4s, v23.4s, v19.4s
+	WORD	$0x4e31cf2c // fmla v12.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf2d // fmla v13.4s, v25.4s, v19.4s
+	WORD	$0x4e31cf6e // fmla v14.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf6f // fmla v15.4s, v27.4s, v19.4s
+	SUBS	$1, R10, R10
+	BNE	rows8_loop
+
+rows8_tail:
+	TBZ	$2, R8, rows8_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
+	WORD	$0xfc408674 // ldr d20, [x19], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
+	WORD	$0xfc408694 // ldr d20, [x20], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
+	WORD	$0xfc4086b4 // ldr d20, [x21], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
+	WORD	$0xfc4086d4 // ldr d20, [x22], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
+	WORD	$0xfc4086f4 // ldr d20, [x23], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
+	WORD	$0xfc408714 // ldr d20, [x24], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
+
+rows8_ones:
+	ANDS	$3, R8, R10
+	BEQ	rows8_sum
+
+rows8_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
+	WORD	$0x7c402674 // ldr h20, [x19], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
+	WORD	$0x7c402694 // ldr h20, [x20], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
+	WORD	$0x7c4026b4 // ldr h20, [x21], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
+	WORD	$0x7c4026d4 // ldr h20, [x22], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
+	WORD	$0x7c4026f4 // ldr h20, [x23], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
+	WORD	$0x7c402714 // ldr h20, [x24], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
+	SUBS	$1, R10, R10
+	BNE	rows8_one
+
+rows8_sum:
+	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
+	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
+	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x6e2ad508 // faddp v8.4s, v8.4s, v10.4s
+	WORD	$0x6e2ed58c // faddp v12.4s, v12.4s, v14.4s
+	WORD	$0x6e2cd508 // faddp v8.4s, v8.4s, v12.4s
+	WORD	$0x3c810428 // str q8, [x1], #16
+	WORD	$0x6e23d421 // faddp v1.4s, v1.4s, v3.4s
+	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
+	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
+	WORD	$0x3c810481 // str q1, [x4], #16
+	WORD	$0x6e2bd529 // faddp v9.4s, v9.4s, v11.4s
+	WORD	$0x6e2fd5ad // faddp v13.4s, v13.4s, v15.4s
+	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
+	WORD	$0x3c810489 // str q9, [x4], #16
+	SUB	$8, R7
+	B	rows8
+
+rows4:
+	CMP	$4, R7
+	BLT	rows1
+	MOVD	R6, R14
+	ADD	R11, R14, R15
+	ADD	R11, R15, R19
+	ADD	R11, R19, R20
+	ADD	R11, R20, R6
+	ADD	R12, R14, R13
+	MOVD	R0, R2
+	MOVD	R3, R5
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	CBZ	R9, rows4_tail
+	MOVD	R9, R10
+
+rows4_loop:
+	WORD	$0xf98001a0 // prfm pldl1keep, [x13, #0]
+	ADD	$64, R13
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x3cc105f7 // ldr q23, [x15], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x3cc10679 // ldr q25, [x19], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x3cc1069b // ldr q27, [x20], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
+	WORD	$0x4e32cec3 // fmla v3.4s, v22.4s, v18.4s
+	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
+	WORD	$0x4e30cf46 // fmla v6.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf47 // fmla v7.4s, v26.4s, v18.4s
+	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
+	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
+	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
+	WORD	$0x4e33cee3 // fmla v3.4s, v23.4s, v19.4s
+	WORD	$0x4e31cf24 // fmla v4.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
+	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
+	SUBS	$1, R10, R10
+	BNE	rows4_loop
+
+rows4_tail:
+	TBZ	$2, R8, rows4_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
+	WORD	$0xfc408674 // ldr d20, [x19], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
+	WORD	$0xfc408694 // ldr d20, [x20], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
+
+rows4_ones:
+	ANDS	$3, R8, R10
+	BEQ	rows4_sum
+
+rows4_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
+	WORD	$0x7c402674 // ldr h20, [x19], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
+	WORD	$0x7c402694 // ldr h20, [x20], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
+	SUBS	$1, R10, R10
+	BNE	rows4_one
+
+rows4_sum:
+	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
+	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
+	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x6e23d421 // faddp v1.4s, v1.4s, v3.4s
+	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
+	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
+	WORD	$0x3c810481 // str q1, [x4], #16
+	SUB	$4, R7
+	B	rows4
+
+rows1:
+	CMP	$1, R7
+	BLT	done
+	MOVD	R6, R14
+	ADD	R11, R14, R6
+	ADD	R12, R14, R13
+	MOVD	R0, R2
+	MOVD	R3, R5
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	CBZ	R9, rows1_tail
+	MOVD	R9, R10
+
+rows1_loop:
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
+	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
+	SUBS	$1, R10, R10
+	BNE	rows1_loop
+
+rows1_tail:
+	TBZ	$2, R8, rows1_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+
+rows1_ones:
+	ANDS	$3, R8, R10
+	BEQ	rows1_sum
+
+rows1_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	SUBS	$1, R10, R10
+	BNE	rows1_one
+
+rows1_sum:
+	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
+	WORD	$0x7e30d800 // faddp s0, v0.2s
+	WORD	$0xbc004420 // str s0, [x1], #4
+	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
+	WORD	$0x7e30d821 // faddp s1, v1.2s
+	WORD	$0xbc004481 // str s1, [x4], #4
+	SUB	$1, R7
+	B	rows1
+
+done:
+	RET
+
+// func mix2BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix2BF16NEON(SB), NOSPLIT, $0-96
+	MOVD	acc0+64(FP), R1
+	MOVD	acc1+72(FP), R3
+	MOVD	rows+32(FP), R4
+	MOVD	n+48(FP), R5
+	MOVD	dim+56(FP), R6
+	MOVD	ahead+40(FP), R11
+	LSL	$1, R6, R7
+	WORD	$0x6f00e41f // movi v31.2d, #0
+	CBZ	R5, done
+
+columns32:
+	CMP	$32, R6
+	BLT	columns16
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	WORD	$0xad421424 // ldp q4, q5, [x1, #64]
+	WORD	$0xad431c26 // ldp q6, q7, [x1, #96]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad402468 // ldp q8, q9, [x3, #0]
+	WORD	$0xad412c6a // ldp q10, q11, [x3, #32]
+	WORD	$0xad42346c // ldp q12, q13, [x3, #64]
+	WORD	$0xad433c6e // ldp q14, q15, [x3, #96]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns32_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	ADD	R11, R10, R12
+	WORD	$0xf9800180 // prfm pldl1keep, [x12, #0]
+	WORD	$0x3cc10555 // ldr q21, [x10], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911288 // fmla v8.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a9 // fmla v9.4s, v21.4s, v17.s[0]
+	WORD	$0x3cc10557 // ldr q23, [x10], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0x4f9112ca // fmla v10.4s, v22.4s, v17.s[0]
+	WORD	$0x4f9112eb // fmla v11.4s, v23.4s, v17.s[0]
+	WORD	$0x3cc10559 // ldr q25, [x10], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
+	WORD	$0x4f91130c // fmla v12.4s, v24.4s, v17.s[0]
+	WORD	$0x4f91132d // fmla v13.4s, v25.4s, v17.s[0]
+	WORD	$0x3cc1055b // ldr q27, [x10], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
+	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
+	WORD	$0x4f91134e // fmla v14.4s, v26.4s, v17.s[0]
+	WORD	$0x4f91136f // fmla v15.4s, v27.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns32_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811424 // stp q4, q5, [x1], #32
+	WORD	$0xac811c26 // stp q6, q7, [x1], #32
+	WORD	$0xac812468 // stp q8, q9, [x3], #32
+	WORD	$0xac812c6a // stp q10, q11, [x3], #32
+	WORD	$0xac81346c // stp q12, q13, [x3], #32
+	WORD	$0xac813c6e // stp q14, q15, [x3], #32
+	ADD	$64, R4
+	SUB	$32, R6
+	B	columns32
+
+columns16:
+	CMP	$16, R6
+	BLT	columns8
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad401464 // ldp q4, q5, [x3, #0]
+	WORD	$0xad411c66 // ldp q6, q7, [x3, #32]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns16_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	WORD	$0x3cc10555 // ldr q21, [x10], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911284 // fmla v4.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a5 // fmla v5.4s, v21.4s, v17.s[0]
+	WORD	$0x3cc10557 // ldr q23, [x10], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0x4f9112c6 // fmla v6.4s, v22.4s, v17.s[0]
+	WORD	$0x4f9112e7 // fmla v7.4s, v23.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns16_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811464 // stp q4, q5, [x3], #32
+	WORD	$0xac811c66 // stp q6, q7, [x3], #32
+	ADD	$32, R4
+	SUB	$16, R6
+	B	columns16
+
+columns8:
+	CMP	$8, R6
+	BLT	columns4
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad400c62 // ldp q2, q3, [x3, #0]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns8_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	WORD	$0x3cc10555 // ldr q21, [x10], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911282 // fmla v2.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a3 // fmla v3.4s, v21.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns8_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c62 // stp q2, q3, [x3], #32
+	ADD	$16, R4
+	SUB	$8, R6
+	B	columns8
+
+columns4:
+	CMP	$4, R6
+	BLT	columns1
+	MOVD	w0+0(FP), R0
+	WORD	$0x3dc00020 // ldr q0, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0x3dc00061 // ldr q1, [x3, #0]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns4_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	WORD	$0xfc408554 // ldr d20, [x10], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns4_row
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x3c810461 // str q1, [x3], #16
+	ADD	$8, R4
+	SUB	$4, R6
+	B	columns4
+
+columns1:
+	CMP	$1, R6
+	BLT	done
+	MOVD	w0+0(FP), R0
+	WORD	$0xbd400020 // ldr s0, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0xbd400061 // ldr s1, [x3, #0]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns1_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	WORD	$0x7c402554 // ldr h20, [x10], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns1_row
+	WORD	$0xbc004420 // str s0, [x1], #4
+	WORD	$0xbc004461 // str s1, [x3], #4
+	ADD	$2, R4
+	SUB	$1, R6
+	B	columns1
+
+done:
+	RET
+
+// func few4BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·few4BF16NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	q2+16(FP), R6
+	MOVD	o2+88(FP), R7
+	MOVD	q3+24(FP), R9
+	MOVD	o3+96(FP), R10
+	MOVD	rows+32(FP), R12
+	MOVD	n+56(FP), R13
+	MOVD	dim+64(FP), R14
+	LSR	$3, R14, R15
+	MOVD	stride+40(FP), R20
+	MOVD	ahead+48(FP), R21
+	WORD	$0x6f00e41f // movi v31.2d, #0
+
+rows4:
+	CMP	$4, R13
+	BLT	rows1
+	MOVD	R12, R23
+	ADD	R20, R23, R24
+	ADD	R20, R24, R25
+	ADD	R20, R25, R26
+	ADD	R20, R26, R12
+	ADD	R21, R23, R22
+	MOVD	R0, R2
+	MOVD	R3, R5
+	MOVD	R6, R8
+	MOVD	R9, R11
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	CBZ	R15, rows4_tail
+	MOVD	R15, R19
+
+rows4_loop:
+	WORD	$0xf98002c0 // prfm pldl1keep, [x22, #0]
+	ADD	$64, R22
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
+	WORD	$0x3cc106f9 // ldr q25, [x23], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x3cc1071b // ldr q27, [x24], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	WORD	$0x4e30cf44 // fmla v4.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf45 // fmla v5.4s, v26.4s, v18.4s
+	WORD	$0x4e34cf46 // fmla v6.4s, v26.4s, v20.4s
+	WORD	$0x4e36cf47 // fmla v7.4s, v26.4s, v22.4s
+	WORD	$0x4e31cf20 // fmla v0.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
+	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
+	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
+	WORD	$0x4e31cf64 // fmla v4.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf65 // fmla v5.4s, v27.4s, v19.4s
+	WORD	$0x4e35cf66 // fmla v6.4s, v27.4s, v21.4s
+	WORD	$0x4e37cf67 // fmla v7.4s, v27.4s, v23.4s
+	WORD	$0x3cc10739 // ldr q25, [x25], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x3cc1075b // ldr q27, [x26], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
+	WORD	$0x4e30cf4c // fmla v12.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf4d // fmla v13.4s, v26.4s, v18.4s
+	WORD	$0x4e34cf4e // fmla v14.4s, v26.4s, v20.4s
+	WORD	$0x4e36cf4f // fmla v15.4s, v26.4s, v22.4s
+	WORD	$0x4e31cf28 // fmla v8.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf29 // fmla v9.4s, v25.4s, v19.4s
+	WORD	$0x4e35cf2a // fmla v10.4s, v25.4s, v21.4s
+	WORD	$0x4e37cf2b // fmla v11.4s, v25.4s, v23.4s
+	WORD	$0x4e31cf6c // fmla v12.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf6d // fmla v13.4s, v27.4s, v19.4s
+	WORD	$0x4e35cf6e // fmla v14.4s, v27.4s, v21.4s
+	WORD	$0x4e37cf6f // fmla v15.4s, v27.4s, v23.4s
+	SUBS	$1, R19, R19
+	BNE	rows4_loop
+
+rows4_tail:
+	TBZ	$2, R14, rows4_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0x3cc10514 // ldr q20, [x8], #16
+	WORD	$0x3cc10576 // ldr q22, [x11], #16
+	WORD	$0xfc4086f8 // ldr d24, [x23], #8
+	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	WORD	$0xfc408718 // ldr d24, [x24], #8
+	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
+	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
+	WORD	$0xfc408738 // ldr d24, [x25], #8
+	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
+	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
+	WORD	$0xfc408758 // ldr d24, [x26], #8
+	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
+	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
+
+rows4_ones:
+	ANDS	$3, R14, R19
+	BEQ	rows4_sum
+
+rows4_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0xbc404514 // ldr s20, [x8], #4
+	WORD	$0xbc404576 // ldr s22, [x11], #4
+	WORD	$0x7c4026f8 // ldr h24, [x23], #2
+	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	WORD	$0x7c402718 // ldr h24, [x24], #2
+	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
+	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
+	WORD	$0x7c402738 // ldr h24, [x25], #2
+	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
+	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
+	WORD	$0x7c402758 // ldr h24, [x26], #2
+	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
+	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
+	SUBS	$1, R19, R19
+	BNE	rows4_one
+
+rows4_sum:
+	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
+	WORD	$0x6e2cd508 // faddp v8.4s, v8.4s, v12.4s
+	WORD	$0x6e28d400 // faddp v0.4s, v0.4s, v8.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
+	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
+	WORD	$0x6e29d421 // faddp v1.4s, v1.4s, v9.4s
+	WORD	$0x3c810481 // str q1, [x4], #16
+	WORD	$0x6e26d442 // faddp v2.4s, v2.4s, v6.4s
+	WORD	$0x6e2ed54a // faddp v10.4s, v10.4s, v14.4s
+	WORD	$0x6e2ad442 // faddp v2.4s, v2.4s, v10.4s
+	WORD	$0x3c8104e2 // str q2, [x7], #16
+	WORD	$0x6e27d463 // faddp v3.4s, v3.4s, v7.4s
+	WORD	$0x6e2fd56b // faddp v11.4s, v11.4s, v15.4s
+	WORD	$0x6e2bd463 // faddp v3.4s, v3.4s, v11.4s
+	WORD	$0x3c810543 // str q3, [x10], #16
+	SUB	$4, R13
+	B	rows4
+
+rows1:
+	CMP	$1, R13
+	BLT	done
+	MOVD	R12, R23
+	ADD	R20, R23, R12
+	ADD	R21, R23, R22
+	MOVD	R0, R2
+	MOVD	R3, R5
+	MOVD	R6, R8
+	MOVD	R9, R11
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	CBZ	R15, rows1_tail
+	MOVD	R15, R19
+
+rows1_loop:
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
+	WORD	$0x3cc106f9 // ldr q25, [x23], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	WORD	$0x4e31cf20 // fmla v0.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
+	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
+	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
+	SUBS	$1, R19, R19
+	BNE	rows1_loop
+
+rows1_tail:
+	TBZ	$2, R14, rows1_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0x3cc10514 // ldr q20, [x8], #16
+	WORD	$0x3cc10576 // ldr q22, [x11], #16
+	WORD	$0xfc4086f8 // ldr d24, [x23], #8
+	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+
+rows1_ones:
+	ANDS	$3, R14, R19
+	BEQ	rows1_sum
+
+rows1_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0xbc404514 // ldr s20, [x8], #4
+	WORD	$0xbc404576 // ldr s22, [x11], #4
+	WORD	$0x7c4026f8 // ldr h24, [x23], #2
+	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	SUBS	$1, R19, R19
+	BNE	rows1_one
+
+rows1_sum:
+	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
+	WORD	$0x7e30d800 // faddp s0, v0.2s
+	WORD	$0xbc004420 // str s0, [x1], #4
+	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
+	WORD	$0x7e30d821 // faddp s1, v1.2s
+	WORD	$0xbc004481 // str s1, [x4], #4
+	WORD	$0x6e22d442 // faddp v2.4s, v2.4s, v2.4s
+	WORD	$0x7e30d842 // faddp s2, v2.2s
+	WORD	$0xbc0044e2 // str s2, [x7], #4
+	WORD	$0x6e23d463 // faddp v3.4s, v3.4s, v3.4s
+	WORD	$0x7e30d863 // faddp s3, v3.2s
+	WORD	$0xbc004543 // str s3, [x10], #4
+	SUB	$1, R13
+	B	rows1
+
+done:
+	RET
+
+// func mix4BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix4BF16NEON(SB), NOSPLIT, $0-96
+	MOVD	acc0+64(FP), R1
+	MOVD	acc1+72(FP), R3
+	MOVD	acc2+80(FP), R5
+	MOVD	acc3+88(FP), R7
+	MOVD	rows+32(FP), R8
+	MOVD	n+48(FP), R9
+	MOVD	dim+56(FP), R10
+	MOVD	ahead+40(FP), R15
+	LSL	$1, R10, R11
+	WORD	$0x6f00e41f // movi v31.2d, #0
+	CBZ	R9, done
+
+columns16:
+	CMP	$16, R10
+	BLT	columns8
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad401464 // ldp q4, q5, [x3, #0]
+	WORD	$0xad411c66 // ldp q6, q7, [x3, #32]
+	MOVD	w2+16(FP), R4
+	WORD	$0xad4024a8 // ldp q8, q9, [x5, #0]
+	WORD	$0xad412caa // ldp q10, q11, [x5, #32]
+	MOVD	w3+24(FP), R6
+	WORD	$0xad4034ec // ldp q12, q13, [x7, #0]
+	WORD	$0xad413cee // ldp q14, q15, [x7, #32]
+	MOVD	R8, R12
+	MOVD	R9, R13
+
+columns16_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404492 // ldr s18, [x4], #4
+	WORD	$0xbc4044d3 // ldr s19, [x6], #4
+	MOVD	R12, R14
+	ADD	R11, R12
+	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911284 // fmla v4.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a5 // fmla v5.4s, v21.4s, v17.s[0]
+	WORD	$0x4f921288 // fmla v8.4s, v20.4s, v18.s[0]
+	WORD	$0x4f9212a9 // fmla v9.4s, v21.4s, v18.s[0]
+	WORD	$0x4f93128c // fmla v12.4s, v20.4s, v19.s[0]
+	WORD	$0x4f9312ad // fmla v13.4s, v21.4s, v19.s[0]
+	WORD	$0x3cc105d7 // ldr q23, [x14], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0x4f9112c6 // fmla v6.4s, v22.4s, v17.s[0]
+	WORD	$0x4f9112e7 // fmla v7.4s, v23.4s, v17.s[0]
+	WORD	$0x4f9212ca // fmla v10.4s, v22.4s, v18.s[0]
+	WORD	$0x4f9212eb // fmla v11.4s, v23.4s, v18.s[0]
+	WORD	$0x4f9312ce // fmla v14.4s, v22.4s, v19.s[0]
+	WORD	$0x4f9312ef // fmla v15.4s, v23.4s, v19.s[0]
+	SUBS	$1, R13, R13
+	BNE	columns16_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811464 // stp q4, q5, [x3], #32
+	WORD	$0xac811c66 // stp q6, q7, [x3], #32
+	WORD	$0xac8124a8 // stp q8, q9, [x5], #32
+	WORD	$0xac812caa // stp q10, q11, [x5], #32
+	WORD	$0xac8134ec // stp q12, q13, [x7], #32
+	WORD	$0xac813cee // stp q14, q15, [x7], #32
+	ADD	$32, R8
+	SUB	$16, R10
+	B	columns16
+
+columns8:
+	CMP	$8, R10
+	BLT	columns4
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad400c62 // ldp q2, q3, [x3, #0]
+	MOVD	w2+16(FP), R4
+	WORD	$0xad4014a4 // ldp q4, q5, [x5, #0]
+	MOVD	w3+24(FP), R6
+	WORD	$0xad401ce6 // ldp q6, q7, [x7, #0]
+	MOVD	R8, R12
+	MOVD	R9, R13
+
+columns8_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404492 // ldr s18, [x4], #4
+	WORD	$0xbc4044d3 // ldr s19, [x6], #4
+	MOVD	R12, R14
+	ADD	R11, R12
+	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911282 // fmla v2.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a3 // fmla v3.4s, v21.4s, v17.s[0]
+	WORD	$0x4f921284 // fmla v4.4s, v20.4s, v18.s[0]
+	WORD	$0x4f9212a5 // fmla v5.4s, v21.4s, v18.s[0]
+	WORD	$0x4f931286 // fmla v6.4s, v20.4s, v19.s[0]
+	WORD	$0x4f9312a7 // fmla v7.4s, v21.4s, v19.s[0]
+	SUBS	$1, R13, R13
+	BNE	columns8_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c62 // stp q2, q3, [x3], #32
+	WORD	$0xac8114a4 // stp q4, q5, [x5], #32
+	WORD	$0xac811ce6 // stp q6, q7, [x7], #32
+	ADD	$16, R8
+	SUB	$8, R10
+	B	columns8
+
+columns4:
+	CMP	$4, R10
+	BLT	columns1
+	MOVD	w0+0(FP), R0
+	WORD	$0x3dc00020 // ldr q0, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0x3dc00061 // ldr q1, [x3, #0]
+	MOVD	w2+16(FP), R4
+	WORD	$0x3dc000a2 // ldr q2, [x5, #0]
+	MOVD	w3+24(FP), R6
+	WORD	$0x3dc000e3 // ldr q3, [x7, #0]
+	MOVD	R8, R12
+	MOVD	R9, R13
+
+columns4_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404492 // ldr s18, [x4], #4
+	WORD	$0xbc4044d3 // ldr s19, [x6], #4
+	MOVD	R12, R14
+	ADD	R11, R12
+	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
+	WORD	$0x4f921282 // fmla v2.4s, v20.4s, v18.s[0]
+	WORD	$0x4f931283 // fmla v3.4s, v20.4s, v19.s[0]
+	SUBS	$1, R13, R13
+	BNE	columns4_row
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x3c810461 // str q1, [x3], #16
+	WORD	$0x3c8104a2 // str q2, [x5], #16
+	WORD	$0x3c8104e3 // str q3, [x7], #16
+	ADD	$8, R8
+	SUB	$4, R10
+	B	columns4
+
+columns1:
+	CMP	$1, R10
+	BLT	done
+	MOVD	w0+0(FP), R0
+	WORD	$0xbd400020 // ldr s0, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0xbd400061 // ldr s1, [x3, #0]
+	MOVD	w2+16(FP), R4
+	WORD	$0xbd4000a2 // ldr s2, [x5, #0]
+	MOVD	w3+24(FP), R6
+	WORD	$0xbd4000e3 // ldr s3, [x7, #0]
+	MOVD	R8, R12
+	MOVD	R9, R13
+
+columns1_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404492 // ldr s18, [x4], #4
+	WORD	$0xbc4044d3 // ldr s19, [x6], #4
+	MOVD	R12, R14
+	ADD	R11, R12
+	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
+	WORD	$0x4f921282 // fmla v2.4s, v20.4s, v18.s[0]
+	WORD	$0x4f931283 // fmla v3.4s, v20.4s, v19.s[0]
+	SUBS	$1, R13, R13
+	BNE	columns1_row
+	WORD	$0xbc004420 // str s0, [x1], #4
+	WORD	$0xbc004461 // str s1, [x3], #4
+	WORD	$0xbc0044a2 // str s2, [x5], #4
+	WORD	$0xbc0044e3 // str s3, [x7], #4
+	ADD	$2, R8
+	SUB	$1, R10
+	B	columns1
+
+done:
+	RET
+
+// func packF16NEON(dst *float32, rows *byte, stride int, n int)
+TEXT ·packF16NEON(SB), NOSPLIT, $0-32
+	MOVD	dst+0(FP), R0
+	MOVD	stride+16(FP), R1
+	MOVD	n+24(FP), R2
+	MOVD	rows+8(FP), R3
+	ADD	R1, R3, R4
+	ADD	R1, R4, R5
+	ADD	R1, R5, R6
+
+block:
+	CMP	$4, R2
+	BLT	rest
+	WORD	$0xfc408460 // ldr d0, [x3], #8
+	WORD	$0x0e217800 // fcvtl v0.4s, v0.4h
+	WORD	$0xfc408481 // ldr d1, [x4], #8
+	WORD	$0x0e217821 // fcvtl v1.4s, v1.4h
+	WORD	$0xfc4084a2 // ldr d2, [x5], #8
+	WORD	$0x0e217842 // fcvtl v2.4s, v2.4h
+	WORD	$0xfc4084c3 // ldr d3, [x6], #8
+	WORD	$0x0e217863 // fcvtl v3.4s, v3.4h
+	WORD	$0x4e823804 // zip1 v4.4s, v0.4s, v2.4s
+	WORD	$0x4e827805 // zip2 v5.4s, v0.4s, v2.4s
+	WORD	$0x4e833826 // zip1 v6.4s, v1.4s, v3.4s
+	WORD	$0x4e837827 // zip2 v7.4s, v1.4s, v3.4s
+	WORD	$0x4e863888 // zip1 v8.4s, v4.4s, v6.4s
+	WORD	$0x4e867889 // zip2 v9.4s, v4.4s, v6.4s
+	WORD	$0x4e8738aa // zip1 v10.4s, v5.4s, v7.4s
+	WORD	$0x4e8778ab // zip2 v11.4s, v5.4s, v7.4s
+	WORD	$0x3d800008 // str q8, [x0, #0]
+	WORD	$0x3d800809 // str q9, [x0, #32]
+	WORD	$0x3d80100a // str q10, [x0, #64]
+	WORD	$0x3d80180b // str q11, [x0, #96]
+	ADD	$128, R0
+	SUB	$4, R2
+	B	block
+
+rest:
+	CBZ	R2, done
+	WORD	$0x7c402460 // ldr h0, [x3], #2
+	WORD	$0x0e217800 // fcvtl v0.4s, v0.4h
+	WORD	$0xbd000000 // str s0, [x0, #0]
+	WORD	$0x7c402481 // ldr h1, [x4], #2
+	WORD	$0x0e217821 // fcvtl v1.4s, v1.4h
+	WORD	$0xbd000401 // str s1, [x0, #4]
+	WORD	$0x7c4024a2 // ldr h2, [x5], #2
+	WORD	$0x0e217842 // fcvtl v2.4s, v2.4h
+	WORD	$0xbd000802 // str s2, [x0, #8]
+	WORD	$0x7c4024c3 // ldr h3, [x6], #2
+	WORD	$0x0e217863 // fcvtl v3.4s, v3.4h
+	WORD	$0xbd000c03 // str s3, [x0, #12]
+	ADD	$32, R0
+	SUB	$1, R2
+	B	rest
+
+done:
+	RET
+
+// func few1F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·few1F16NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	rows+32(FP), R3
+	MOVD	n+56(FP), R4
+	MOVD	dim+64(FP), R5
+	LSR	$3, R5, R6
+	MOVD	stride+40(FP), R8
+	MOVD	ahead+48(FP), R9
+
+rows8:
+	CMP	$8, R4
+	BLT	rows4
+	MOVD	R3, R11
+	ADD	R8, R11, R12
+	ADD	R8, R12, R13
+	ADD	R8, R13, R14
+	ADD	R8, R14, R15
+	ADD	R8, R15, R19
+	ADD	R8, R19, R20
+	ADD	R8, R20, R21
+	ADD	R8, R21, R3
+	ADD	R9, R11, R10
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	CBZ	R6, rows8_tail
+	MOVD	R6, R7
+
+rows8_loop:
+	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
+	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
+	ADD	$128, R10
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0x3cc10573 // ldr q19, [x11], #16
+	WORD	$0x0e217a72 // fcvtl v18.4s, v19.4h
+	WORD	$0x4e217a73 // fcvtl2 v19.4s, v19.8h
+	WORD	$0x3cc10595 // ldr q21, [x12], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x3cc105b7 // ldr q23, [x13], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x3cc105d9 // ldr q25, [x14], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x4e30ce81 // fmla v1.4s, v20.4s, v16.4s
+	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
+	WORD	$0x4e30cf03 // fmla v3.4s, v24.4s, v16.4s
+	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
+	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
+	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
+	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
+	WORD	$0x3cc105f3 // ldr q19, [x15], #16
+	WORD	$0x0e217a72 // fcvtl v18.4s, v19.4h
+	WORD	$0x4e217a73 // fcvtl2 v19.4s, v19.8h
+	WORD	$0x3cc10675 // ldr q21, [x19], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x3cc10697 // ldr q23, [x20], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x3cc106b9 // ldr q25, [x21], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
+	WORD	$0x4e30ce85 // fmla v5.4s, v20.4s, v16.4s
+	WORD	$0x4e30cec6 // fmla v6.4s, v22.4s, v16.4s
+	WORD	$0x4e30cf07 // fmla v7.4s, v24.4s, v16.4s
+	WORD	$0x4e31ce64 // fmla v4.4s, v19.4s, v17.4s
+	WORD	$0x4e31cea5 // fmla v5.4s, v21.4s, v17.4s
+	WORD	$0x4e31cee6 // fmla v6.4s, v23.4s, v17.4s
+	WORD	$0x4e31cf27 // fmla v7.4s, v25.4s, v17.4s
+	SUBS	$1, R7, R7
+	BNE	rows8_loop
+
+rows8_tail:
+	TBZ	$2, R5, rows8_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0xfc408572 // ldr d18, [x11], #8
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0xfc408592 // ldr d18, [x12], #8
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
+	WORD	$0xfc4085b2 // ldr d18, [x13], #8
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
+	WORD	$0xfc4085d2 // ldr d18, [x14], #8
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
+	WORD	$0xfc4085f2 // ldr d18, [x15], #8
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
+	WORD	$0xfc408672 // ldr d18, [x19], #8
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
+	WORD	$0xfc408692 // ldr d18, [x20], #8
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
+	WORD	$0xfc4086b2 // ldr d18, [x21], #8
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
+
+rows8_ones:
+	ANDS	$3, R5, R7
+	BEQ	rows8_sum
+
+rows8_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0x7c402572 // ldr h18, [x11], #2
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x7c402592 // ldr h18, [x12], #2
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
+	WORD	$0x7c4025b2 // ldr h18, [x13], #2
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
+	WORD	$0x7c4025d2 // ldr h18, [x14], #2
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
+	WORD	$0x7c4025f2 // ldr h18, [x15], #2
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
+	WORD	$0x7c402672 // ldr h18, [x19], #2
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
+	WORD	$0x7c402692 // ldr h18, [x20], #2
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
+	WORD	$0x7c4026b2 // ldr h18, [x21], #2
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
+	SUBS	$1, R7, R7
+	BNE	rows8_one
+
+rows8_sum:
+	WORD	$0x6e21d400 // faddp v0.4s, v0.4s, v1.4s
+	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
+	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x6e25d484 // faddp v4.4s, v4.4s, v5.4s
+	WORD	$0x6e27d4c6 // faddp v6.4s, v6.4s, v7.4s
+	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
+	WORD	$0x3c810424 // str q4, [x1], #16
+	SUB	$8, R4
+	B	rows8
+
+rows4:
+	CMP	$4, R4
+	BLT	rows1
+	MOVD	R3, R11
+	ADD	R8, R11, R12
+	ADD	R8, R12, R13
+	ADD	R8, R13, R14
+	ADD	R8, R14, R3
+	ADD	R9, R11, R10
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	CBZ	R6, rows4_tail
+	MOVD	R6, R7
+
+rows4_loop:
+	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
+	ADD	$64, R10
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0x3cc10573 // ldr q19, [x11], #16
+	WORD	$0x0e217a72 // fcvtl v18.4s, v19.4h
+	WORD	$0x4e217a73 // fcvtl2 v19.4s, v19.8h
+	WORD	$0x3cc10595 // ldr q21, [x12], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x3cc105b7 // ldr q23, [x13], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x3cc105d9 // ldr q25, [x14], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x4e30ce81 // fmla v1.4s, v20.4s, v16.4s
+	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
+	WORD	$0x4e30cf03 // fmla v3.4s, v24.4s, v16.4s
+	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
+	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
+	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
+	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
+	SUBS	$1, R7, R7
+	BNE	rows4_loop
+
+rows4_tail:
+	TBZ	$2, R5, rows4_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0xfc408572 // ldr d18, [x11], #8
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0xfc408592 // ldr d18, [x12], #8
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
+	WORD	$0xfc4085b2 // ldr d18, [x13], #8
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
+	WORD	$0xfc4085d2 // ldr d18, [x14], #8
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
+
+rows4_ones:
+	ANDS	$3, R5, R7
+	BEQ	rows4_sum
+
+rows4_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0x7c402572 // ldr h18, [x11], #2
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x7c402592 // ldr h18, [x12], #2
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
+	WORD	$0x7c4025b2 // ldr h18, [x13], #2
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
+	WORD	$0x7c4025d2 // ldr h18, [x14], #2
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
+	SUBS	$1, R7, R7
+	BNE	rows4_one
+
+rows4_sum:
+	WORD	$0x6e21d400 // faddp v0.4s, v0.4s, v1.4s
+	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
+	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	SUB	$4, R4
+	B	rows4
+
+rows1:
+	CMP	$1, R4
+	BLT	done
+	MOVD	R3, R11
+	ADD	R8, R11, R3
+	ADD	R9, R11, R10
+	MOVD	R0, R2
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	CBZ	R6, rows1_tail
+	MOVD	R6, R7
+
+rows1_loop:
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0x3cc10573 // ldr q19, [x11], #16
+	WORD	$0x0e217a72 // fcvtl v18.4s, v19.4h
+	WORD	$0x4e217a73 // fcvtl2 v19.4s, v19.8h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
+	SUBS	$1, R7, R7
+	BNE	rows1_loop
+
+rows1_tail:
+	TBZ	$2, R5, rows1_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0xfc408572 // ldr d18, [x11], #8
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+
+rows1_ones:
+	ANDS	$3, R5, R7
+	BEQ	rows1_sum
+
+rows1_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0x7c402572 // ldr h18, [x11], #2
+	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
+	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
+	SUBS	$1, R7, R7
+	BNE	rows1_one
+
+rows1_sum:
+	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
+	WORD	$0x7e30d800 // faddp s0, v0.2s
+	WORD	$0xbc004420 // str s0, [x1], #4
+	SUB	$1, R4
+	B	rows1
+
+done:
+	RET
+
+// func mix1F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix1F16NEON(SB), NOSPLIT, $0-96
+	MOVD	acc0+64(FP), R1
+	MOVD	rows+32(FP), R2
+	MOVD	n+48(FP), R3
+	MOVD	dim+56(FP), R4
+	MOVD	ahead+40(FP), R9
+	LSL	$1, R4, R5
+	CBZ	R3, done
+
+columns64:
+	CMP	$64, R4
+	BLT	columns32
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	WORD	$0xad421424 // ldp q4, q5, [x1, #64]
+	WORD	$0xad431c26 // ldp q6, q7, [x1, #96]
+	WORD	$0xad442428 // ldp q8, q9, [x1, #128]
+	WORD	$0xad452c2a // ldp q10, q11, [x1, #160]
+	WORD	$0xad46342c // ldp q12, q13, [x1, #192]
+	WORD	$0xad473c2e // ldp q14, q15, [x1, #224]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns64_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	ADD	R9, R8, R10
+	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
+	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
+	WORD	$0x3cc10515 // ldr q21, [x8], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0x3cc10519 // ldr q25, [x8], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
+	WORD	$0x3cc1051b // ldr q27, [x8], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
+	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
+	WORD	$0x3cc10515 // ldr q21, [x8], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901288 // fmla v8.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a9 // fmla v9.4s, v21.4s, v16.s[0]
+	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4f9012ca // fmla v10.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012eb // fmla v11.4s, v23.4s, v16.s[0]
+	WORD	$0x3cc10519 // ldr q25, [x8], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4f90130c // fmla v12.4s, v24.4s, v16.s[0]
+	WORD	$0x4f90132d // fmla v13.4s, v25.4s, v16.s[0]
+	WORD	$0x3cc1051b // ldr q27, [x8], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4f90134e // fmla v14.4s, v26.4s, v16.s[0]
+	WORD	$0x4f90136f // fmla v15.4s, v27.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns64_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811424 // stp q4, q5, [x1], #32
+	WORD	$0xac811c26 // stp q6, q7, [x1], #32
+	WORD	$0xac812428 // stp q8, q9, [x1], #32
+	WORD	$0xac812c2a // stp q10, q11, [x1], #32
+	WORD	$0xac81342c // stp q12, q13, [x1], #32
+	WORD	$0xac813c2e // stp q14, q15, [x1], #32
+	ADD	$128, R2
+	SUB	$64, R4
+	B	columns64
+
+columns32:
+	CMP	$32, R4
+	BLT	columns16
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	WORD	$0xad421424 // ldp q4, q5, [x1, #64]
+	WORD	$0xad431c26 // ldp q6, q7, [x1, #96]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns32_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	ADD	R9, R8, R10
+	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
+	WORD	$0x3cc10515 // ldr q21, [x8], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0x3cc10519 // ldr q25, [x8], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
+	WORD	$0x3cc1051b // ldr q27, [x8], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
+	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns32_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811424 // stp q4, q5, [x1], #32
+	WORD	$0xac811c26 // stp q6, q7, [x1], #32
+	ADD	$64, R2
+	SUB	$32, R4
+	B	columns32
+
+columns16:
+	CMP	$16, R4
+	BLT	columns8
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns16_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	WORD	$0x3cc10515 // ldr q21, [x8], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns16_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	ADD	$32, R2
+	SUB	$16, R4
+	B	columns16
+
+columns8:
+	CMP	$8, R4
+	BLT	columns4
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns8_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	WORD	$0x3cc10515 // ldr q21, [x8], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns8_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	ADD	$16, R2
+	SUB	$8, R4
+	B	columns8
+
+columns4:
+	CMP	$4, R4
+	BLT	columns1
+	MOVD	w0+0(FP), R0
+	WORD	$0x3dc00020 // ldr q0, [x1, #0]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns4_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	WORD	$0xfc408514 // ldr d20, [x8], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns4_row
+	WORD	$0x3c810420 // str q0, [x1], #16
+	ADD	$8, R2
+	SUB	$4, R4
+	B	columns4
+
+columns1:
+	CMP	$1, R4
+	BLT	done
+	MOVD	w0+0(FP), R0
+	WORD	$0xbd400020 // ldr s0, [x1, #0]
+	MOVD	R2, R6
+	MOVD	R3, R7
+
+columns1_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	MOVD	R6, R8
+	ADD	R5, R6
+	WORD	$0x7c402514 // ldr h20, [x8], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	SUBS	$1, R7, R7
+	BNE	columns1_row
+	WORD	$0xbc004420 // str s0, [x1], #4
+	ADD	$2, R2
+	SUB	$1, R4
+	B	columns1
+
+done:
+	RET
+
+// func few2F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·few2F16NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	rows+32(FP), R6
+	MOVD	n+56(FP), R7
+	MOVD	dim+64(FP), R8
+	LSR	$3, R8, R9
+	MOVD	stride+40(FP), R11
+	MOVD	ahead+48(FP), R12
+
+rows8:
+	CMP	$8, R7
+	BLT	rows4
+	MOVD	R6, R14
+	ADD	R11, R14, R15
+	ADD	R11, R15, R19
+	ADD	R11, R19, R20
+	ADD	R11, R20, R21
+	ADD	R11, R21, R22
+	ADD	R11, R22, R23
+	ADD	R11, R23, R24
+	ADD	R11, R24, R6
+	ADD	R12, R14, R13
+	MOVD	R0, R2
+	MOVD	R3, R5
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	CBZ	R9, rows8_tail
+	MOVD	R9, R10
+
+rows8_loop:
+	WORD	$0xf98001a0 // prfm pldl1keep, [x13, #0]
+	WORD	$0xf98021a0 // prfm pldl1keep, [x13, #64]
+	ADD	$128, R13
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x3cc105f7 // ldr q23, [x15], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x3cc10679 // ldr q25, [x19], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x3cc1069b // ldr q27, [x20], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
+	WORD	$0x4e32cec3 // fmla v3.4s, v22.4s, v18.4s
+	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
+	WORD	$0x4e30cf46 // fmla v6.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf47 // fmla v7.4s, v26.4s, v18.4s
+	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
+	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
+	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
+	WORD	$0x4e33cee3 // fmla v3.4s, v23.4s, v19.4s
+	WORD	$0x4e31cf24 // fmla v4.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
+	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
+	WORD	$0x3cc106b5 // ldr q21, [x21], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x3cc106d7 // ldr q23, [x22], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x3cc106f9 // ldr q25, [x23], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x3cc1071b // ldr q27, [x24], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
+	WORD	$0x4e30ceca // fmla v10.4s, v22.4s, v16.4s
+	WORD	$0x4e32cecb // fmla v11.4s, v22.4s, v18.4s
+	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
+	WORD	$0x4e30cf4e // fmla v14.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf4f // fmla v15.4s, v26.4s, v18.4s
+	WORD	$0x4e31cea8 // fmla v8.4s, v21.4s, v17.4s
+	WORD	$0x4e33cea9 // fmla v9.4s, v21.4s, v19.4s
+	WORD	$0x4e31ceea // fmla v10.4s, v23.4s, v17.4s
+	WORD	$0x4e33ceeb // fmla v11.4s, v23.4s, v19.4s
+	WORD	$0x4e31cf2c // fmla v12.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf2d // fmla v13.4s, v25.4s, v19.4s
+	WORD	$0x4e31cf6e // fmla v14.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf6f // fmla v15.4s, v27.4s, v19.4s
+	SUBS	$1, R10, R10
+	BNE	rows8_loop
+
+rows8_tail:
+	TBZ	$2, R8, rows8_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
+	WORD	$0xfc408674 // ldr d20, [x19], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
+	WORD	$0xfc408694 // ldr d20, [x20], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
+	WORD	$0xfc4086b4 // ldr d20, [x21], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
+	WORD	$0xfc4086d4 // ldr d20, [x22], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
+	WORD	$0xfc4086f4 // ldr d20, [x23], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
+	WORD	$0xfc408714 // ldr d20, [x24], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
+
+rows8_ones:
+	ANDS	$3, R8, R10
+	BEQ	rows8_sum
+
+rows8_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
+	WORD	$0x7c402674 // ldr h20, [x19], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
+	WORD	$0x7c402694 // ldr h20, [x20], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
+	WORD	$0x7c4026b4 // ldr h20, [x21], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
+	WORD	$0x7c4026d4 // ldr h20, [x22], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
+	WORD	$0x7c4026f4 // ldr h20, [x23], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
+	WORD	$0x7c402714 // ldr h20, [x24], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
+	SUBS	$1, R10, R10
+	BNE	rows8_one
+
+rows8_sum:
+	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
+	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
+	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x6e2ad508 // faddp v8.4s, v8.4s, v10.4s
+	WORD	$0x6e2ed58c // faddp v12.4s, v12.4s, v14.4s
+	WORD	$0x6e2cd508 // faddp v8.4s, v8.4s, v12.4s
+	WORD	$0x3c810428 // str q8, [x1], #16
+	WORD	$0x6e23d421 // faddp v1.4s, v1.4s, v3.4s
+	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
+	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
+	WORD	$0x3c810481 // str q1, [x4], #16
+	WORD	$0x6e2bd529 // faddp v9.4s, v9.4s, v11.4s
+	WORD	$0x6e2fd5ad // faddp v13.4s, v13.4s, v15.4s
+	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
+	WORD	$0x3c810489 // str q9, [x4], #16
+	SUB	$8, R7
+	B	rows8
+
+rows4:
+	CMP	$4, R7
+	BLT	rows1
+	MOVD	R6, R14
+	ADD	R11, R14, R15
+	ADD	R11, R15, R19
+	ADD	R11, R19, R20
+	ADD	R11, R20, R6
+	ADD	R12, R14, R13
+	MOVD	R0, R2
+	MOVD	R3, R5
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	CBZ	R9, rows4_tail
+	MOVD	R9, R10
+
+rows4_loop:
+	WORD	$0xf98001a0 // prfm pldl1keep, [x13, #0]
+	ADD	$64, R13
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x3cc105f7 // ldr q23, [x15], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x3cc10679 // ldr q25, [x19], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x3cc1069b // ldr q27, [x20], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
+	WORD	$0x4e32cec3 // fmla v3.4s, v22.4s, v18.4s
+	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
+	WORD	$0x4e30cf46 // fmla v6.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf47 // fmla v7.4s, v26.4s, v18.4s
+	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
+	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
+	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
+	WORD	$0x4e33cee3 // fmla v3.4s, v23.4s, v19.4s
+	WORD	$0x4e31cf24 // fmla v4.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
+	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
+	SUBS	$1, R10, R10
+	BNE	rows4_loop
+
+rows4_tail:
+	TBZ	$2, R8, rows4_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
+	WORD	$0xfc408674 // ldr d20, [x19], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
+	WORD	$0xfc408694 // ldr d20, [x20], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
+
+rows4_ones:
+	ANDS	$3, R8, R10
+	BEQ	rows4_sum
+
+rows4_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
+	WORD	$0x7c402674 // ldr h20, [x19], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
+	WORD	$0x7c402694 // ldr h20, [x20], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
+	SUBS	$1, R10, R10
+	BNE	rows4_one
+
+rows4_sum:
+	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
+	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
+	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x6e23d421 // faddp v1.4s, v1.4s, v3.4s
+	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
+	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
+	WORD	$0x3c810481 // str q1, [x4], #16
+	SUB	$4, R7
+	B	rows4
+
+rows1:
+	CMP	$1, R7
+	BLT	done
+	MOVD	R6, R14
+	ADD	R11, R14, R6
+	ADD	R12, R14, R13
+	MOVD	R0, R2
+	MOVD	R3, R5
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	CBZ	R9, rows1_tail
+	MOVD	R9, R10
+
+rows1_loop:
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
+	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
+	SUBS	$1, R10, R10
+	BNE	rows1_loop
+
+rows1_tail:
+	TBZ	$2, R8, rows1_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+
+rows1_ones:
+	ANDS	$3, R8, R10
+	BEQ	rows1_sum
+
+rows1_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
+	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
+	SUBS	$1, R10, R10
+	BNE	rows1_one
+
+rows1_sum:
+	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
+	WORD	$0x7e30d800 // faddp s0, v0.2s
+	WORD	$0xbc004420 // str s0, [x1], #4
+	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
+	WORD	$0x7e30d821 // faddp s1, v1.2s
+	WORD	$0xbc004481 // str s1, [x4], #4
+	SUB	$1, R7
+	B	rows1
+
+done:
+	RET
+
+// func mix2F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix2F16NEON(SB), NOSPLIT, $0-96
+	MOVD	acc0+64(FP), R1
+	MOVD	acc1+72(FP), R3
+	MOVD	rows+32(FP), R4
+	MOVD	n+48(FP), R5
+	MOVD	dim+56(FP), R6
+	MOVD	ahead+40(FP), R11
+	LSL	$1, R6, R7
+	CBZ	R5, done
+
+columns32:
+	CMP	$32, R6
+	BLT	columns16
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	WORD	$0xad421424 // ldp q4, q5, [x1, #64]
+	WORD	$0xad431c26 // ldp q6, q7, [x1, #96]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad402468 // ldp q8, q9, [x3, #0]
+	WORD	$0xad412c6a // ldp q10, q11, [x3, #32]
+	WORD	$0xad42346c // ldp q12, q13, [x3, #64]
+	WORD	$0xad433c6e // ldp q14, q15, [x3, #96]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns32_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	ADD	R11, R10, R12
+	WORD	$0xf9800180 // prfm pldl1keep, [x12, #0]
+	WORD	$0x3cc10555 // ldr q21, [x10], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911288 // fmla v8.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a9 // fmla v9.4s, v21.4s, v17.s[0]
+	WORD	$0x3cc10557 // ldr q23, [x10], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0x4f9112ca // fmla v10.4s, v22.4s, v17.s[0]
+	WORD	$0x4f9112eb // fmla v11.4s, v23.4s, v17.s[0]
+	WORD	$0x3cc10559 // ldr q25, [x10], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
+	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
+	WORD	$0x4f91130c // fmla v12.4s, v24.4s, v17.s[0]
+	WORD	$0x4f91132d // fmla v13.4s, v25.4s, v17.s[0]
+	WORD	$0x3cc1055b // ldr q27, [x10], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
+	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
+	WORD	$0x4f91134e // fmla v14.4s, v26.4s, v17.s[0]
+	WORD	$0x4f91136f // fmla v15.4s, v27.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns32_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811424 // stp q4, q5, [x1], #32
+	WORD	$0xac811c26 // stp q6, q7, [x1], #32
+	WORD	$0xac812468 // stp q8, q9, [x3], #32
+	WORD	$0xac812c6a // stp q10, q11, [x3], #32
+	WORD	$0xac81346c // stp q12, q13, [x3], #32
+	WORD	$0xac813c6e // stp q14, q15, [x3], #32
+	ADD	$64, R4
+	SUB	$32, R6
+	B	columns32
+
+columns16:
+	CMP	$16, R6
+	BLT	columns8
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad401464 // ldp q4, q5, [x3, #0]
+	WORD	$0xad411c66 // ldp q6, q7, [x3, #32]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns16_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	WORD	$0x3cc10555 // ldr q21, [x10], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911284 // fmla v4.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a5 // fmla v5.4s, v21.4s, v17.s[0]
+	WORD	$0x3cc10557 // ldr q23, [x10], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0x4f9112c6 // fmla v6.4s, v22.4s, v17.s[0]
+	WORD	$0x4f9112e7 // fmla v7.4s, v23.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns16_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811464 // stp q4, q5, [x3], #32
+	WORD	$0xac811c66 // stp q6, q7, [x3], #32
+	ADD	$32, R4
+	SUB	$16, R6
+	B	columns16
+
+columns8:
+	CMP	$8, R6
+	BLT	columns4
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad400c62 // ldp q2, q3, [x3, #0]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns8_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	WORD	$0x3cc10555 // ldr q21, [x10], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911282 // fmla v2.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a3 // fmla v3.4s, v21.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns8_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c62 // stp q2, q3, [x3], #32
+	ADD	$16, R4
+	SUB	$8, R6
+	B	columns8
+
+columns4:
+	CMP	$4, R6
+	BLT	columns1
+	MOVD	w0+0(FP), R0
+	WORD	$0x3dc00020 // ldr q0, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0x3dc00061 // ldr q1, [x3, #0]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns4_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	WORD	$0xfc408554 // ldr d20, [x10], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns4_row
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x3c810461 // str q1, [x3], #16
+	ADD	$8, R4
+	SUB	$4, R6
+	B	columns4
+
+columns1:
+	CMP	$1, R6
+	BLT	done
+	MOVD	w0+0(FP), R0
+	WORD	$0xbd400020 // ldr s0, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0xbd400061 // ldr s1, [x3, #0]
+	MOVD	R4, R8
+	MOVD	R5, R9
+
+columns1_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	MOVD	R8, R10
+	ADD	R7, R8
+	WORD	$0x7c402554 // ldr h20, [x10], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
+	SUBS	$1, R9, R9
+	BNE	columns1_row
+	WORD	$0xbc004420 // str s0, [x1], #4
+	WORD	$0xbc004461 // str s1, [x3], #4
+	ADD	$2, R4
+	SUB	$1, R6
+	B	columns1
+
+done:
+	RET
+
+// func few4F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+TEXT ·few4F16NEON(SB), NOSPLIT, $0-104
+	MOVD	q0+0(FP), R0
+	MOVD	o0+72(FP), R1
+	MOVD	q1+8(FP), R3
+	MOVD	o1+80(FP), R4
+	MOVD	q2+16(FP), R6
+	MOVD	o2+88(FP), R7
+	MOVD	q3+24(FP), R9
+	MOVD	o3+96(FP), R10
+	MOVD	rows+32(FP), R12
+	MOVD	n+56(FP), R13
+	MOVD	dim+64(FP), R14
+	LSR	$3, R14, R15
+	MOVD	stride+40(FP), R20
+	MOVD	ahead+48(FP), R21
+
+rows4:
+	CMP	$4, R13
+	BLT	rows1
+	MOVD	R12, R23
+	ADD	R20, R23, R24
+	ADD	R20, R24, R25
+	ADD	R20, R25, R26
+	ADD	R20, R26, R12
+	ADD	R21, R23, R22
+	MOVD	R0, R2
+	MOVD	R3, R5
+	MOVD	R6, R8
+	MOVD	R9, R11
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	WORD	$0x6f00e404 // movi v4.2d, #0
+	WORD	$0x6f00e405 // movi v5.2d, #0
+	WORD	$0x6f00e406 // movi v6.2d, #0
+	WORD	$0x6f00e407 // movi v7.2d, #0
+	WORD	$0x6f00e408 // movi v8.2d, #0
+	WORD	$0x6f00e409 // movi v9.2d, #0
+	WORD	$0x6f00e40a // movi v10.2d, #0
+	WORD	$0x6f00e40b // movi v11.2d, #0
+	WORD	$0x6f00e40c // movi v12.2d, #0
+	WORD	$0x6f00e40d // movi v13.2d, #0
+	WORD	$0x6f00e40e // movi v14.2d, #0
+	WORD	$0x6f00e40f // movi v15.2d, #0
+	CBZ	R15, rows4_tail
+	MOVD	R15, R19
+
+rows4_loop:
+	WORD	$0xf98002c0 // prfm pldl1keep, [x22, #0]
+	ADD	$64, R22
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
+	WORD	$0x3cc106f9 // ldr q25, [x23], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x3cc1071b // ldr q27, [x24], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	WORD	$0x4e30cf44 // fmla v4.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf45 // fmla v5.4s, v26.4s, v18.4s
+	WORD	$0x4e34cf46 // fmla v6.4s, v26.4s, v20.4s
+	WORD	$0x4e36cf47 // fmla v7.4s, v26.4s, v22.4s
+	WORD	$0x4e31cf20 // fmla v0.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
+	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
+	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
+	WORD	$0x4e31cf64 // fmla v4.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf65 // fmla v5.4s, v27.4s, v19.4s
+	WORD	$0x4e35cf66 // fmla v6.4s, v27.4s, v21.4s
+	WORD	$0x4e37cf67 // fmla v7.4s, v27.4s, v23.4s
+	WORD	$0x3cc10739 // ldr q25, [x25], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x3cc1075b // ldr q27, [x26], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
+	WORD	$0x4e30cf4c // fmla v12.4s, v26.4s, v16.4s
+	WORD	$0x4e32cf4d // fmla v13.4s, v26.4s, v18.4s
+	WORD	$0x4e34cf4e // fmla v14.4s, v26.4s, v20.4s
+	WORD	$0x4e36cf4f // fmla v15.4s, v26.4s, v22.4s
+	WORD	$0x4e31cf28 // fmla v8.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf29 // fmla v9.4s, v25.4s, v19.4s
+	WORD	$0x4e35cf2a // fmla v10.4s, v25.4s, v21.4s
+	WORD	$0x4e37cf2b // fmla v11.4s, v25.4s, v23.4s
+	WORD	$0x4e31cf6c // fmla v12.4s, v27.4s, v17.4s
+	WORD	$0x4e33cf6d // fmla v13.4s, v27.4s, v19.4s
+	WORD	$0x4e35cf6e // fmla v14.4s, v27.4s, v21.4s
+	WORD	$0x4e37cf6f // fmla v15.4s, v27.4s, v23.4s
+	SUBS	$1, R19, R19
+	BNE	rows4_loop
+
+rows4_tail:
+	TBZ	$2, R14, rows4_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0x3cc10514 // ldr q20, [x8], #16
+	WORD	$0x3cc10576 // ldr q22, [x11], #16
+	WORD	$0xfc4086f8 // ldr d24, [x23], #8
+	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	WORD	$0xfc408718 // ldr d24, [x24], #8
+	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
+	WORD	$0xfc408738 // ldr d24, [x25], #8
+	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
+	WORD	$0xfc408758 // ldr d24, [x26], #8
+	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
+
+rows4_ones:
+	ANDS	$3, R14, R19
+	BEQ	rows4_sum
+
+rows4_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0xbc404514 // ldr s20, [x8], #4
+	WORD	$0xbc404576 // ldr s22, [x11], #4
+	WORD	$0x7c4026f8 // ldr h24, [x23], #2
+	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	WORD	$0x7c402718 // ldr h24, [x24], #2
+	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
+	WORD	$0x7c402738 // ldr h24, [x25], #2
+	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
+	WORD	$0x7c402758 // ldr h24, [x26], #2
+	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf0f // fmla v15.4s, v24.4s, v22.4s
+	SUBS	$1, R19, R19
+	BNE	rows4_one
+
+rows4_sum:
+	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
+	WORD	$0x6e2cd508 // faddp v8.4s, v8.4s, v12.4s
+	WORD	$0x6e28d400 // faddp v0.4s, v0.4s, v8.4s
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
+	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
+	WORD	$0x6e29d421 // faddp v1.4s, v1.4s, v9.4s
+	WORD	$0x3c810481 // str q1, [x4], #16
+	WORD	$0x6e26d442 // faddp v2.4s, v2.4s, v6.4s
+	WORD	$0x6e2ed54a // faddp v10.4s, v10.4s, v14.4s
+	WORD	$0x6e2ad442 // faddp v2.4s, v2.4s, v10.4s
+	WORD	$0x3c8104e2 // str q2, [x7], #16
+	WORD	$0x6e27d463 // faddp v3.4s, v3.4s, v7.4s
+	WORD	$0x6e2fd56b // faddp v11.4s, v11.4s, v15.4s
+	WORD	$0x6e2bd463 // faddp v3.4s, v3.4s, v11.4s
+	WORD	$0x3c810543 // str q3, [x10], #16
+	SUB	$4, R13
+	B	rows4
+
+rows1:
+	CMP	$1, R13
+	BLT	done
+	MOVD	R12, R23
+	ADD	R20, R23, R12
+	ADD	R21, R23, R22
+	MOVD	R0, R2
+	MOVD	R3, R5
+	MOVD	R6, R8
+	MOVD	R9, R11
+	WORD	$0x6f00e400 // movi v0.2d, #0
+	WORD	$0x6f00e401 // movi v1.2d, #0
+	WORD	$0x6f00e402 // movi v2.2d, #0
+	WORD	$0x6f00e403 // movi v3.2d, #0
+	CBZ	R15, rows1_tail
+	MOVD	R15, R19
+
+rows1_loop:
+	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
+	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
+	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
+	WORD	$0x3cc106f9 // ldr q25, [x23], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	WORD	$0x4e31cf20 // fmla v0.4s, v25.4s, v17.4s
+	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
+	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
+	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
+	SUBS	$1, R19, R19
+	BNE	rows1_loop
+
+rows1_tail:
+	TBZ	$2, R14, rows1_ones
+	WORD	$0x3cc10450 // ldr q16, [x2], #16
+	WORD	$0x3cc104b2 // ldr q18, [x5], #16
+	WORD	$0x3cc10514 // ldr q20, [x8], #16
+	WORD	$0x3cc10576 // ldr q22, [x11], #16
+	WORD	$0xfc4086f8 // ldr d24, [x23], #8
+	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+
+rows1_ones:
+	ANDS	$3, R14, R19
+	BEQ	rows1_sum
+
+rows1_one:
+	WORD	$0xbc404450 // ldr s16, [x2], #4
+	WORD	$0xbc4044b2 // ldr s18, [x5], #4
+	WORD	$0xbc404514 // ldr s20, [x8], #4
+	WORD	$0xbc404576 // ldr s22, [x11], #4
+	WORD	$0x7c4026f8 // ldr h24, [x23], #2
+	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
+	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
+	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
+	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
+	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
+	SUBS	$1, R19, R19
+	BNE	rows1_one
+
+rows1_sum:
+	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
+	WORD	$0x7e30d800 // faddp s0, v0.2s
+	WORD	$0xbc004420 // str s0, [x1], #4
+	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
+	WORD	$0x7e30d821 // faddp s1, v1.2s
+	WORD	$0xbc004481 // str s1, [x4], #4
+	WORD	$0x6e22d442 // faddp v2.4s, v2.4s, v2.4s
+	WORD	$0x7e30d842 // faddp s2, v2.2s
+	WORD	$0xbc0044e2 // str s2, [x7], #4
+	WORD	$0x6e23d463 // faddp v3.4s, v3.4s, v3.4s
+	WORD	$0x7e30d863 // faddp s3, v3.2s
+	WORD	$0xbc004543 // str s3, [x10], #4
+	SUB	$1, R13
+	B	rows1
+
+done:
+	RET
+
+// func mix4F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix4F16NEON(SB), NOSPLIT, $0-96
+	MOVD	acc0+64(FP), R1
+	MOVD	acc1+72(FP), R3
+	MOVD	acc2+80(FP), R5
+	MOVD	acc3+88(FP), R7
+	MOVD	rows+32(FP), R8
+	MOVD	n+48(FP), R9
+	MOVD	dim+56(FP), R10
+	MOVD	ahead+40(FP), R15
+	LSL	$1, R10, R11
+	CBZ	R9, done
+
+columns16:
+	CMP	$16, R10
+	BLT	columns8
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad401464 // ldp q4, q5, [x3, #0]
+	WORD	$0xad411c66 // ldp q6, q7, [x3, #32]
+	MOVD	w2+16(FP), R4
+	WORD	$0xad4024a8 // ldp q8, q9, [x5, #0]
+	WORD	$0xad412caa // ldp q10, q11, [x5, #32]
+	MOVD	w3+24(FP), R6
+	WORD	$0xad4034ec // ldp q12, q13, [x7, #0]
+	WORD	$0xad413cee // ldp q14, q15, [x7, #32]
+	MOVD	R8, R12
+	MOVD	R9, R13
+
+columns16_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404492 // ldr s18, [x4], #4
+	WORD	$0xbc4044d3 // ldr s19, [x6], #4
+	MOVD	R12, R14
+	ADD	R11, R12
+	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911284 // fmla v4.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a5 // fmla v5.4s, v21.4s, v17.s[0]
+	WORD	$0x4f921288 // fmla v8.4s, v20.4s, v18.s[0]
+	WORD	$0x4f9212a9 // fmla v9.4s, v21.4s, v18.s[0]
+	WORD	$0x4f93128c // fmla v12.4s, v20.4s, v19.s[0]
+	WORD	$0x4f9312ad // fmla v13.4s, v21.4s, v19.s[0]
+	WORD	$0x3cc105d7 // ldr q23, [x14], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
+	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
+	WORD	$0x4f9112c6 // fmla v6.4s, v22.4s, v17.s[0]
+	WORD	$0x4f9112e7 // fmla v7.4s, v23.4s, v17.s[0]
+	WORD	$0x4f9212ca // fmla v10.4s, v22.4s, v18.s[0]
+	WORD	$0x4f9212eb // fmla v11.4s, v23.4s, v18.s[0]
+	WORD	$0x4f9312ce // fmla v14.4s, v22.4s, v19.s[0]
+	WORD	$0x4f9312ef // fmla v15.4s, v23.4s, v19.s[0]
+	SUBS	$1, R13, R13
+	BNE	columns16_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c22 // stp q2, q3, [x1], #32
+	WORD	$0xac811464 // stp q4, q5, [x3], #32
+	WORD	$0xac811c66 // stp q6, q7, [x3], #32
+	WORD	$0xac8124a8 // stp q8, q9, [x5], #32
+	WORD	$0xac812caa // stp q10, q11, [x5], #32
+	WORD	$0xac8134ec // stp q12, q13, [x7], #32
+	WORD	$0xac813cee // stp q14, q15, [x7], #32
+	ADD	$32, R8
+	SUB	$16, R10
+	B	columns16
+
+columns8:
+	CMP	$8, R10
+	BLT	columns4
+	MOVD	w0+0(FP), R0
+	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0xad400c62 // ldp q2, q3, [x3, #0]
+	MOVD	w2+16(FP), R4
+	WORD	$0xad4014a4 // ldp q4, q5, [x5, #0]
+	MOVD	w3+24(FP), R6
+	WORD	$0xad401ce6 // ldp q6, q7, [x7, #0]
+	MOVD	R8, R12
+	MOVD	R9, R13
+
+columns8_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404492 // ldr s18, [x4], #4
+	WORD	$0xbc4044d3 // ldr s19, [x6], #4
+	MOVD	R12, R14
+	ADD	R11, R12
+	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
+	WORD	$0x4f911282 // fmla v2.4s, v20.4s, v17.s[0]
+	WORD	$0x4f9112a3 // fmla v3.4s, v21.4s, v17.s[0]
+	WORD	$0x4f921284 // fmla v4.4s, v20.4s, v18.s[0]
+	WORD	$0x4f9212a5 // fmla v5.4s, v21.4s, v18.s[0]
+	WORD	$0x4f931286 // fmla v6.4s, v20.4s, v19.s[0]
+	WORD	$0x4f9312a7 // fmla v7.4s, v21.4s, v19.s[0]
+	SUBS	$1, R13, R13
+	BNE	columns8_row
+	WORD	$0xac810420 // stp q0, q1, [x1], #32
+	WORD	$0xac810c62 // stp q2, q3, [x3], #32
+	WORD	$0xac8114a4 // stp q4, q5, [x5], #32
+	WORD	$0xac811ce6 // stp q6, q7, [x7], #32
+	ADD	$16, R8
+	SUB	$8, R10
+	B	columns8
+
+columns4:
+	CMP	$4, R10
+	BLT	columns1
+	MOVD	w0+0(FP), R0
+	WORD	$0x3dc00020 // ldr q0, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0x3dc00061 // ldr q1, [x3, #0]
+	MOVD	w2+16(FP), R4
+	WORD	$0x3dc000a2 // ldr q2, [x5, #0]
+	MOVD	w3+24(FP), R6
+	WORD	$0x3dc000e3 // ldr q3, [x7, #0]
+	MOVD	R8, R12
+	MOVD	R9, R13
+
+columns4_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404492 // ldr s18, [x4], #4
+	WORD	$0xbc4044d3 // ldr s19, [x6], #4
+	MOVD	R12, R14
+	ADD	R11, R12
+	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
+	WORD	$0x4f921282 // fmla v2.4s, v20.4s, v18.s[0]
+	WORD	$0x4f931283 // fmla v3.4s, v20.4s, v19.s[0]
+	SUBS	$1, R13, R13
+	BNE	columns4_row
+	WORD	$0x3c810420 // str q0, [x1], #16
+	WORD	$0x3c810461 // str q1, [x3], #16
+	WORD	$0x3c8104a2 // str q2, [x5], #16
+	WORD	$0x3c8104e3 // str q3, [x7], #16
+	ADD	$8, R8
+	SUB	$4, R10
+	B	columns4
+
+columns1:
+	CMP	$1, R10
+	BLT	done
+	MOVD	w0+0(FP), R0
+	WORD	$0xbd400020 // ldr s0, [x1, #0]
+	MOVD	w1+8(FP), R2
+	WORD	$0xbd400061 // ldr s1, [x3, #0]
+	MOVD	w2+16(FP), R4
+	WORD	$0xbd4000a2 // ldr s2, [x5, #0]
+	MOVD	w3+24(FP), R6
+	WORD	$0xbd4000e3 // ldr s3, [x7, #0]
+	MOVD	R8, R12
+	MOVD	R9, R13
+
+columns1_row:
+	WORD	$0xbc404410 // ldr s16, [x0], #4
+	WORD	$0xbc404451 // ldr s17, [x2], #4
+	WORD	$0xbc404492 // ldr s18, [x4], #4
+	WORD	$0xbc4044d3 // ldr s19, [x6], #4
+	MOVD	R12, R14
+	ADD	R11, R12
+	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
+	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
+	WORD	$0x4f921282 // fmla v2.4s, v20.4s, v18.s[0]
+	WORD	$0x4f931283 // fmla v3.4s, v20.4s, v19.s[0]
+	SUBS	$1, R13, R13
+	BNE	columns1_row
+	WORD	$0xbc004420 // str s0, [x1], #4
+	WORD	$0xbc004461 // str s1, [x3], #4
+	WORD	$0xbc0044a2 // str s2, [x5], #4
+	WORD	$0xbc0044e3 // str s3, [x7], #4
+	ADD	$2, R8
+	SUB	$1, R10
+	B	columns1
+
+done:
+	RET
+
+// func softmaxNEON(x *float32, n int, least float32) (most float32, sum float32)
+TEXT ·softmaxNEON(SB), NOSPLIT, $0-32
+	MOVD	x+0(FP), R0
+	MOVD	n+8(FP), R1
+	FMOVS	least+16(FP), F16
+	WORD	$0x4e040610 // dup v16.4s, v16.s[0]
+	WORD	$0x4eb01e11 // mov v17.16b, v16.16b
+	WORD	$0x4eb01e12 // mov v18.16b, v16.16b
+	WORD	$0x4eb01e13 // mov v19.16b, v16.16b
+	SUBS	$16, R1, R1
+	BLT	most_after_blocks
+
+most_blocks:
+	WORD	$0xacc10400 // ldp q0, q1, [x0], #32
+	WORD	$0xacc10c02 // ldp q2, q3, [x0], #32
+	WORD	$0x6eb0e404 // fcmgt v4.4s, v0.4s, v16.4s
+	WORD	$0x6eb1e425 // fcmgt v5.4s, v1.4s, v17.4s
+	WORD	$0x6eb2e446 // fcmgt v6.4s, v2.4s, v18.4s
+	WORD	$0x6eb3e467 // fcmgt v7.4s, v3.4s, v19.4s
+	WORD	$0x6ea41c10 // bit v16.16b, v0.16b, v4.16b
+	WORD	$0x6ea51c31 // bit v17.16b, v1.16b, v5.16b
+	WORD	$0x6ea61c52 // bit v18.16b, v2.16b, v6.16b
+	WORD	$0x6ea71c73 // bit v19.16b, v3.16b, v7.16b
+	SUBS	$16, R1, R1
+	BGE	most_blocks
+
+most_after_blocks:
+	ADD	$16, R1
+	SUBS	$4, R1, R1
+	BLT	most_after_vectors
+
+most_vectors:
+	WORD	$0x3cc10400 // ldr q0, [x0], #16
+	WORD	$0x6eb0e404 // fcmgt v4.4s, v0.4s, v16.4s
+	WORD	$0x6ea41c10 // bit v16.16b, v0.16b, v4.16b
+	SUBS	$4, R1, R1
+	BGE	most_vectors
+
+most_after_vectors:
+	ADD	$4, R1
+	SUBS	$1, R1, R1
+	BLT	most_after_singles
+
+most_singles:
+	WORD	$0x4ddfc800 // ld1r {v0.4s}, [x0], #4
+	WORD	$0x6eb0e404 // fcmgt v4.4s, v0.4s, v16.4s
+	WORD	$0x6ea41c10 // bit v16.16b, v0.16b, v4.16b
+	SUBS	$1, R1, R1
+	BGE	most_singles
+
+most_after_singles:
+	ADD	$1, R1
+	WORD	$0x4e31f610 // fmax v16.4s, v16.4s, v17.4s
+	WORD	$0x4e33f652 // fmax v18.4s, v18.4s, v19.4s
+	WORD	$0x4e32f610 // fmax v16.4s, v16.4s, v18.4s
+	WORD	$0x6e30fa10 // fmaxv s16, v16.4s
+	FMOVS	F16, most+24(FP)
+	MOVD	$constants<>(SB), R2
+	WORD	$0xbd403455 // ldr s21, [x2, #52]
+	WORD	$0x4e0406b5 // dup v21.4s, v21.s[0]
+	WORD	$0x7e30e6b5 // fcmge s21, s21, s16
+	WORD	$0x1e2602a3 // fmov w3, s21
+	CBZ	R3, weights
+	MOVW	ZR, sum+28(FP)
+	RET
+
+weights:
+	WORD	$0x4e040610 // dup v16.4s, v16.s[0]
+	MOVD	x+0(FP), R0
+	MOVD	n+8(FP), R1
+	MOVD	x+0(FP), R4
+	MOVD	$constants<>(SB), R5
+	WORD	$0x3dc000b8 // ldr q24, [x5, #0]
+	WORD	$0x3dc004b9 // ldr q25, [x5, #16]
+	WORD	$0xbd4020ba // ldr s26, [x5, #32]
+	WORD	$0x4e04075a // dup v26.4s, v26.s[0]
+	WORD	$0xbd4024bb // ldr s27, [x5, #36]
+	WORD	$0x4e04077b // dup v27.4s, v27.s[0]
+	WORD	$0xbd4028bc // ldr s28, [x5, #40]
+	WORD	$0x4e04079c // dup v28.4s, v28.s[0]
+	WORD	$0xbd402cbd // ldr s29, [x5, #44]
+	WORD	$0x4e0407bd // dup v29.4s, v29.s[0]
+	WORD	$0xbd4030be // ldr s30, [x5, #48]
+	WORD	$0x4e0407de // dup v30.4s, v30.s[0]
+	WORD	$0x6f00e411 // movi v17.2d, #0
+	WORD	$0x6f00e412 // movi v18.2d, #0
+	WORD	$0x6f00e413 // movi v19.2d, #0
+	SUBS	$8, R1, R1
+	BLT	after_blocks
+
+blocks:
+	WORD	$0xacc10400 // ldp q0, q1, [x0], #32
+	WORD	$0x4eb0d400 // fsub v0.4s, v0.4s, v16.4s
+	WORD	$0x4eb0d421 // fsub v1.4s, v1.4s, v16.4s
+	WORD	$0x6e20e74a // fcmge v10.4s, v26.4s, v0.4s
+	WORD	$0x6e21e74b // fcmge v11.4s, v26.4s, v1.4s
+	WORD	$0x4ebbf400 // fmin v0.4s, v0.4s, v27.4s
+	WORD	$0x4ebbf421 // fmin v1.4s, v1.4s, v27.4s
+	WORD	$0x4f989002 // fmul v2.4s, v0.4s, v24.s[0]
+	WORD	$0x4f989023 // fmul v3.4s, v1.4s, v24.s[0]
+	WORD	$0x4e218842 // frintn v2.4s, v2.4s
+	WORD	$0x4e218863 // frintn v3.4s, v3.4s
+	WORD	$0x4fb85040 // fmls v0.4s, v2.4s, v24.s[1]
+	WORD	$0x4fb85061 // fmls v1.4s, v3.4s, v24.s[1]
+	WORD	$0x4f985840 // fmls v0.4s, v2.4s, v24.s[2]
+	WORD	$0x4f985861 // fmls v1.4s, v3.4s, v24.s[2]
+	WORD	$0x6e20dc04 // fmul v4.4s, v0.4s, v0.4s
+	WORD	$0x6e21dc25 // fmul v5.4s, v1.4s, v1.4s
+	WORD	$0x4ebd1fa6 // mov v6.16b, v29.16b
+	WORD	$0x4ebd1fa7 // mov v7.16b, v29.16b
+	WORD	$0x4ebe1fc8 // mov v8.16b, v30.16b
+	WORD	$0x4ebe1fc9 // mov v9.16b, v30.16b
+	WORD	$0x4fb81806 // fmla v6.4s, v0.4s, v24.s[3]
+	WORD	$0x4fb81827 // fmla v7.4s, v1.4s, v24.s[3]
+	WORD	$0x4f991008 // fmla v8.4s, v0.4s, v25.s[0]
+	WORD	$0x4f991029 // fmla v9.4s, v1.4s, v25.s[0]
+	WORD	$0x4fb91088 // fmla v8.4s, v4.4s, v25.s[1]
+	WORD	$0x4fb910a9 // fmla v9.4s, v5.4s, v25.s[1]
+	WORD	$0x4e24cd06 // fmla v6.4s, v8.4s, v4.4s
+	WORD	$0x4e25cd27 // fmla v7.4s, v9.4s, v5.4s
+	WORD	$0x4e3cd400 // fadd v0.4s, v0.4s, v28.4s
+	WORD	$0x4e3cd421 // fadd v1.4s, v1.4s, v28.4s
+	WORD	$0x4e24ccc0 // fmla v0.4s, v6.4s, v4.4s
+	WORD	$0x4e25cce1 // fmla v1.4s, v7.4s, v5.4s
+	WORD	$0x4ea1b842 // fcvtzs v2.4s, v2.4s
+	WORD	$0x4ea1b863 // fcvtzs v3.4s, v3.4s
+	WORD	$0x4f3f0446 // sshr v6.4s, v2.4s, #1
+	WORD	$0x4f3f0467 // sshr v7.4s, v3.4s, #1
+	WORD	$0x6ea68442 // sub v2.4s, v2.4s, v6.4s
+	WORD	$0x6ea78463 // sub v3.4s, v3.4s, v7.4s
+	WORD	$0x4f375442 // shl v2.4s, v2.4s, #23
+	WORD	$0x4ebc8442 // add v2.4s, v2.4s, v28.4s
+	WORD	$0x6e22dc00 // fmul v0.4s, v0.4s, v2.4s
+	WORD	$0x4f3754c6 // shl v6.4s, v6.4s, #23
+	WORD	$0x4ebc84c6 // add v6.4s, v6.4s, v28.4s
+	WORD	$0x6e26dc00 // fmul v0.4s, v0.4s, v6.4s
+	WORD	$0x4f375463 // shl v3.4s, v3.4s, #23
+	WORD	$0x4ebc8463 // add v3.4s, v3.4s, v28.4s
+	WORD	$0x6e23dc21 // fmul v1.4s, v1.4s, v3.4s
+	WORD	$0x4f3754e7 // shl v7.4s, v7.4s, #23
+	WORD	$0x4ebc84e7 // add v7.4s, v7.4s, v28.4s
+	WORD	$0x6e27dc21 // fmul v1.4s, v1.4s, v7.4s
+	WORD	$0x4e6a1c00 // bic v0.16b, v0.16b, v10.16b
+	WORD	$0x4e6b1c21 // bic v1.16b, v1.16b, v11.16b
+	WORD	$0xac810480 // stp q0, q1, [x4], #32
+	WORD	$0x4e20d631 // fadd v17.4s, v17.4s, v0.4s
+	WORD	$0x4e21d652 // fadd v18.4s, v18.4s, v1.4s
+	SUBS	$8, R1, R1
+	BGE	blocks
+
+after_blocks:
+	ADD	$8, R1
+	SUBS	$4, R1, R1
+	BLT	after_vectors
+
+vectors:
+	WORD	$0x3cc10400 // ldr q0, [x0], #16
+	WORD	$0x4eb0d400 // fsub v0.4s, v0.4s, v16.4s
+	WORD	$0x6e20e74a // fcmge v10.4s, v26.4s, v0.4s
+	WORD	$0x4ebbf400 // fmin v0.4s, v0.4s, v27.4s
+	WORD	$0x4f989002 // fmul v2.4s, v0.4s, v24.s[0]
+	WORD	$0x4e218842 // frintn v2.4s, v2.4s
+	WORD	$0x4fb85040 // fmls v0.4s, v2.4s, v24.s[1]
+	WORD	$0x4f985840 // fmls v0.4s, v2.4s, v24.s[2]
+	WORD	$0x6e20dc04 // fmul v4.4s, v0.4s, v0.4s
+	WORD	$0x4ebd1fa6 // mov v6.16b, v29.16b
+	WORD	$0x4ebe1fc8 // mov v8.16b, v30.16b
+	WORD	$0x4fb81806 // fmla v6.4s, v0.4s, v24.s[3]
+	WORD	$0x4f991008 // fmla v8.4s, v0.4s, v25.s[0]
+	WORD	$0x4fb91088 // fmla v8.4s, v4.4s, v25.s[1]
+	WORD	$0x4e24cd06 // fmla v6.4s, v8.4s, v4.4s
+	WORD	$0x4e3cd400 // fadd v0.4s, v0.4s, v28.4s
+	WORD	$0x4e24ccc0 // fmla v0.4s, v6.4s, v4.4s
+	WORD	$0x4ea1b842 // fcvtzs v2.4s, v2.4s
+	WORD	$0x4f3f0446 // sshr v6.4s, v2.4s, #1
+	WORD	$0x6ea68442 // sub v2.4s, v2.4s, v6.4s
+	WORD	$0x4f375442 // shl v2.4s, v2.4s, #23
+	WORD	$0x4ebc8442 // add v2.4s, v2.4s, v28.4s
+	WORD	$0x6e22dc00 // fmul v0.4s, v0.4s, v2.4s
+	WORD	$0x4f3754c6 // shl v6.4s, v6.4s, #23
+	WORD	$0x4ebc84c6 // add v6.4s, v6.4s, v28.4s
+	WORD	$0x6e26dc00 // fmul v0.4s, v0.4s, v6.4s
+	WORD	$0x4e6a1c00 // bic v0.16b, v0.16b, v10.16b
+	WORD	$0x3c810480 // str q0, [x4], #16
+	WORD	$0x4e20d631 // fadd v17.4s, v17.4s, v0.4s
+	SUBS	$4, R1, R1
+	BGE	vectors
+
+after_vectors:
+	ADD	$4, R1
+	SUBS	$1, R1, R1
+	BLT	after_singles
+
+singles:
+	WORD	$0xbc404400 // ldr s0, [x0], #4
+	WORD	$0x4eb0d400 // fsub v0.4s, v0.4s, v16.4s
+	WORD	$0x6e20e74a // fcmge v10.4s, v26.4s, v0.4s
+	WORD	$0x4ebbf400 // fmin v0.4s, v0.4s, v27.4s
+	WORD	$0x4f989002 // fmul v2.4s, v0.4s, v24.s[0]
+	WORD	$0x4e218842 // frintn v2.4s, v2.4s
+	WORD	$0x4fb85040 // fmls v0.4s, v2.4s, v24.s[1]
+	WORD	$0x4f985840 // fmls v0.4s, v2.4s, v24.s[2]
+	WORD	$0x6e20dc04 // fmul v4.4s, v0.4s, v0.4s
+	WORD	$0x4ebd1fa6 // mov v6.16b, v29.16b
+	WORD	$0x4ebe1fc8 // mov v8.16b, v30.16b
+	WORD	$0x4fb81806 // fmla v6.4s, v0.4s, v24.s[3]
+	WORD	$0x4f991008 // fmla v8.4s, v0.4s, v25.s[0]
+	WORD	$0x4fb91088 // fmla v8.4s, v4.4s, v25.s[1]
+	WORD	$0x4e24cd06 // fmla v6.4s, v8.4s, v4.4s
+	WORD	$0x4e3cd400 // fadd v0.4s, v0.4s, v28.4s
+	WORD	$0x4e24ccc0 // fmla v0.4s, v6.4s, v4.4s
+	WORD	$0x4ea1b842 // fcvtzs v2.4s, v2.4s
+	WORD	$0x4f3f0446 // sshr v6.4s, v2.4s, #1
+	WORD	$0x6ea68442 // sub v2.4s, v2.4s, v6.4s
+	WORD	$0x4f375442 // shl v2.4s, v2.4s, #23
+	WORD	$0x4ebc8442 // add v2.4s, v2.4s, v28.4s
+	WORD	$0x6e22dc00 // fmul v0.4s, v0.4s, v2.4s
+	WORD	$0x4f3754c6 // shl v6.4s, v6.4s, #23
+	WORD	$0x4ebc84c6 // add v6.4s, v6.4s, v28.4s
+	WORD	$0x6e26dc00 // fmul v0.4s, v0.4s, v6.4s
+	WORD	$0x4e6a1c00 // bic v0.16b, v0.16b, v10.16b
+	WORD	$0xbc004480 // str s0, [x4], #4
+	WORD	$0x1e202a73 // fadd s19, s19, s0
+	SUBS	$1, R1, R1
+	BGE	singles
+
+after_singles:
+	ADD	$1, R1
+	WORD	$0x4e32d631 // fadd v17.4s, v17.4s, v18.4s
+	WORD	$0x6e31d631 // faddp v17.4s, v17.4s, v17.4s
+	WORD	$0x7e30da31 // faddp s17, v17.2s
+	WORD	$0x1e332a31 // fadd s17, s17, s19
+	FMOVS	F17, sum+28(FP)
+	RET
+
 // func estimate1x1NEON(q0 *int8, q1 *int8, q2 *int8, q3 *int8, c0 float32, c1 float32, c2 float32, c3 float32, blocks *byte, n int, groups int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 TEXT ·estimate1x1NEON(SB), NOSPLIT, $0-104
 	MOVD	q0+0(FP), R0
@@ -7748,6 +14118,7 @@ block:
 	MOVD	R5, R6
 
 group:
+	WORD	$0xf9880060 // prfm pldl1keep, [x3, #4096]
 	WORD	$0x3dc00078 // ldr q24, [x3, #0]
 	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
 	WORD	$0x3dc00078 // ldr q24, [x3, #0]
@@ -7996,6 +14367,7 @@ block:
 	MOVD	R8, R9
 
 group:
+	WORD	$0xf98800c0 // prfm pldl1keep, [x6, #4096]
 	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
 	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
 	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
@@ -8381,6 +14753,7 @@ block:
 	MOVD	R14, R15
 
 group:
+	WORD	$0xf9880180 // prfm pldl1keep, [x12, #4096]
 	WORD	$0x3dc00198 // ldr q24, [x12, #0]
 	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
 	WORD	$0x3dc00198 // ldr q24, [x12, #0]
@@ -8991,6 +15364,8 @@ block:
 	MOVD	R5, R6
 
 group:
+	WORD	$0xf9880060 // prfm pldl1keep, [x3, #4096]
+	WORD	$0xf9882060 // prfm pldl1keep, [x3, #4160]
 	WORD	$0x3dc00078 // ldr q24, [x3, #0]
 	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
 	WORD	$0x3dc00078 // ldr q24, [x3, #0]
@@ -9231,6 +15606,8 @@ block:
 	MOVD	R8, R9
 
 group:
+	WORD	$0xf98800c0 // prfm pldl1keep, [x6, #4096]
+	WORD	$0xf98820c0 // prfm pldl1keep, [x6, #4160]
 	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
 	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
 	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
@@ -9608,6 +15985,8 @@ block:
 	MOVD	R14, R15
 
 group:
+	WORD	$0xf9880180 // prfm pldl1keep, [x12, #4096]
+	WORD	$0xf9882180 // prfm pldl1keep, [x12, #4160]
 	WORD	$0x3dc00198 // ldr q24, [x12, #0]
 	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
 	WORD	$0x3dc00198 // ldr q24, [x12, #0]
@@ -10211,6 +16590,9 @@ block:
 	MOVD	R5, R6
 
 group:
+	WORD	$0xf9880060 // prfm pldl1keep, [x3, #4096]
+	WORD	$0xf9882060 // prfm pldl1keep, [x3, #4160]
+	WORD	$0xf9884060 // prfm pldl1keep, [x3, #4224]
 	WORD	$0x3dc00078 // ldr q24, [x3, #0]
 	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
 	WORD	$0x3dc02078 // ldr q24, [x3, #128]
@@ -10576,6 +16958,9 @@ block:
 	MOVD	R8, R9
 
 group:
+	WORD	$0xf98800c0 // prfm pldl1keep, [x6, #4096]
+	WORD	$0xf98820c0 // prfm pldl1keep, [x6, #4160]
+	WORD	$0xf98840c0 // prfm pldl1keep, [x6, #4224]
 	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
 	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
 	WORD	$0x3dc020d8 // ldr q24, [x6, #128]
@@ -11078,6 +17463,9 @@ block:
 	MOVD	R14, R15
 
 group:
+	WORD	$0xf9880180 // prfm pldl1keep, [x12, #4096]
+	WORD	$0xf9882180 // prfm pldl1keep, [x12, #4160]
+	WORD	$0xf9884180 // prfm pldl1keep, [x12, #4224]
 	WORD	$0x3dc00198 // ldr q24, [x12, #0]
 	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
 	WORD	$0x3dc02198 // ldr q24, [x12, #128]
@@ -11804,6 +18192,10 @@ block:
 	MOVD	R5, R6
 
 group:
+	WORD	$0xf9880060 // prfm pldl1keep, [x3, #4096]
+	WORD	$0xf9882060 // prfm pldl1keep, [x3, #4160]
+	WORD	$0xf9884060 // prfm pldl1keep, [x3, #4224]
+	WORD	$0xf9886060 // prfm pldl1keep, [x3, #4288]
 	WORD	$0x3dc00078 // ldr q24, [x3, #0]
 	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
 	WORD	$0x3dc00078 // ldr q24, [x3, #0]
@@ -12028,6 +18420,10 @@ block:
 	MOVD	R8, R9
 
 group:
+	WORD	$0xf98800c0 // prfm pldl1keep, [x6, #4096]
+	WORD	$0xf98820c0 // prfm pldl1keep, [x6, #4160]
+	WORD	$0xf98840c0 // prfm pldl1keep, [x6, #4224]
+	WORD	$0xf98860c0 // prfm pldl1keep, [x6, #4288]
 	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
 	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
 	WORD	$0x3dc000d8 // ldr q24, [x6, #0]
@@ -12389,6 +18785,10 @@ block:
 	MOVD	R14, R15
 
 group:
+	WORD	$0xf9880180 // prfm pldl1keep, [x12, #4096]
+	WORD	$0xf9882180 // prfm pldl1keep, [x12, #4160]
+	WORD	$0xf9884180 // prfm pldl1keep, [x12, #4224]
+	WORD	$0xf9886180 // prfm pldl1keep, [x12, #4288]
 	WORD	$0x3dc00198 // ldr q24, [x12, #0]
 	WORD	$0x4e3e1f10 // and v16.16b, v24.16b, v30.16b
 	WORD	$0x3dc00198 // ldr q24, [x12, #0]
@@ -12975,6 +19375,7 @@ block:
 	MOVD	R5, R6
 
 group:
+	WORD	$0xf9880060 // prfm pldl1keep, [x3, #4096]
 	WORD	$0x3cc10458 // ldr q24, [x2], #16
 	WORD	$0xad404470 // ldp q16, q17, [x3, #0]
 	WORD	$0xad414c72 // ldp q18, q19, [x3, #32]
@@ -13122,6 +19523,7 @@ block:
 	MOVD	R8, R9
 
 group:
+	WORD	$0xf98800c0 // prfm pldl1keep, [x6, #4096]
 	WORD	$0x3cc10458 // ldr q24, [x2], #16
 	WORD	$0x3cc104b9 // ldr q25, [x5], #16
 	WORD	$0xad4044d0 // ldp q16, q17, [x6, #0]
@@ -13333,6 +19735,7 @@ block:
 	MOVD	R14, R15
 
 group:
+	WORD	$0xf9880180 // prfm pldl1keep, [x12, #4096]
 	WORD	$0x3cc10458 // ldr q24, [x2], #16
 	WORD	$0x3cc104b9 // ldr q25, [x5], #16
 	WORD	$0x3cc1051a // ldr q26, [x8], #16
@@ -13623,6 +20026,8 @@ block:
 	MOVD	R5, R6
 
 group:
+	WORD	$0xf9880060 // prfm pldl1keep, [x3, #4096]
+	WORD	$0xf9882060 // prfm pldl1keep, [x3, #4160]
 	WORD	$0x3cc10458 // ldr q24, [x2], #16
 	WORD	$0xad404470 // ldp q16, q17, [x3, #0]
 	WORD	$0xad414c72 // ldp q18, q19, [x3, #32]
@@ -13762,6 +20167,8 @@ block:
 	MOVD	R8, R9
 
 group:
+	WORD	$0xf98800c0 // prfm pldl1keep, [x6, #4096]
+	WORD	$0xf98820c0 // prfm pldl1keep, [x6, #4160]
 	WORD	$0x3cc10458 // ldr q24, [x2], #16
 	WORD	$0x3cc104b9 // ldr q25, [x5], #16
 	WORD	$0xad4044d0 // ldp q16, q17, [x6, #0]
@@ -13965,6 +20372,8 @@ block:
 	MOVD	R14, R15
 
 group:
+	WORD	$0xf9880180 // prfm pldl1keep, [x12, #4096]
+	WORD	$0xf9882180 // prfm pldl1keep, [x12, #4160]
 	WORD	$0x3cc10458 // ldr q24, [x2], #16
 	WORD	$0x3cc104b9 // ldr q25, [x5], #16
 	WORD	$0x3cc1051a // ldr q26, [x8], #16
@@ -14248,6 +20657,9 @@ block:
 	MOVD	R5, R6
 
 group:
+	WORD	$0xf9880060 // prfm pldl1keep, [x3, #4096]
+	WORD	$0xf9882060 // prfm pldl1keep, [x3, #4160]
+	WORD	$0xf9884060 // prfm pldl1keep, [x3, #4224]
 	WORD	$0x3cc10458 // ldr q24, [x2], #16
 	WORD	$0xad404470 // ldp q16, q17, [x3, #0]
 	WORD	$0xad414c72 // ldp q18, q19, [x3, #32]
@@ -14484,6 +20896,9 @@ block:
 	MOVD	R8, R9
 
 group:
+	WORD	$0xf98800c0 // prfm pldl1keep, [x6, #4096]
+	WORD	$0xf98820c0 // prfm pldl1keep, [x6, #4160]
+	WORD	$0xf98840c0 // prfm pldl1keep, [x6, #4224]
 	WORD	$0x3cc10458 // ldr q24, [x2], #16
 	WORD	$0x3cc104b9 // ldr q25, [x5], #16
 	WORD	$0xad4044d0 // ldp q16, q17, [x6, #0]
@@ -14816,6 +21231,9 @@ block:
 	MOVD	R14, R15
 
 group:
+	WORD	$0xf9880180 // prfm pldl1keep, [x12, #4096]
+	WORD	$0xf9882180 // prfm pldl1keep, [x12, #4160]
+	WORD	$0xf9884180 // prfm pldl1keep, [x12, #4224]
 	WORD	$0x3cc10458 // ldr q24, [x2], #16
 	WORD	$0x3cc104b9 // ldr q25, [x5], #16
 	WORD	$0x3cc1051a // ldr q26, [x8], #16
@@ -15290,6 +21708,10 @@ block:
 	MOVD	R5, R6
 
 group:
+	WORD	$0xf9880060 // prfm pldl1keep, [x3, #4096]
+	WORD	$0xf9882060 // prfm pldl1keep, [x3, #4160]
+	WORD	$0xf9884060 // prfm pldl1keep, [x3, #4224]
+	WORD	$0xf9886060 // prfm pldl1keep, [x3, #4288]
 	WORD	$0x3cc10458 // ldr q24, [x2], #16
 	WORD	$0xad404470 // ldp q16, q17, [x3, #0]
 	WORD	$0xad414c72 // ldp q18, q19, [x3, #32]
@@ -15417,6 +21839,10 @@ block:
 	MOVD	R8, R9
 
 group:
+	WORD	$0xf98800c0 // prfm pldl1keep, [x6, #4096]
+	WORD	$0xf98820c0 // prfm pldl1keep, [x6, #4160]
+	WORD	$0xf98840c0 // prfm pldl1keep, [x6, #4224]
+	WORD	$0xf98860c0 // prfm pldl1keep, [x6, #4288]
 	WORD	$0x3cc10458 // ldr q24, [x2], #16
 	WORD	$0x3cc104b9 // ldr q25, [x5], #16
 	WORD	$0xad4044d0 // ldp q16, q17, [x6, #0]
@@ -15608,6 +22034,10 @@ block:
 	MOVD	R14, R15
 
 group:
+	WORD	$0xf9880180 // prfm pldl1keep, [x12, #4096]
+	WORD	$0xf9882180 // prfm pldl1keep, [x12, #4160]
+	WORD	$0xf9884180 // prfm pldl1keep, [x12, #4224]
+	WORD	$0xf9886180 // prfm pldl1keep, [x12, #4288]
 	WORD	$0x3cc10458 // ldr q24, [x2], #16
 	WORD	$0x3cc104b9 // ldr q25, [x5], #16
 	WORD	$0x3cc1051a // ldr q26, [x8], #16

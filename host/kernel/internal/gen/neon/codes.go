@@ -41,7 +41,8 @@ func digits(width, s int) []digit {
 }
 
 // estimator generates the reading of codes. 16 keys lie in four vectors, a
-// key in a lane; queries meet them four dimensions at a time.
+// key in a lane, and so a word of all of them in a line of the caches; queries
+// meet them four dimensions at a time.
 type estimator struct {
 	*asm
 	width, nq int // bits of a digit, queries
@@ -114,12 +115,15 @@ func (a *asm) estimate(width, nq int, dot bool) {
 	}
 	a.op("MOVD", e.groups, e.left)
 	a.label("group")
+	for w := range width {
+		a.prefetchLine(e.block, ahead+line*w)
+	}
 	if dot {
 		e.dots()
 	} else {
 		e.products()
 	}
-	a.op("ADD", 64*width, e.block)
+	a.op("ADD", line*width, e.block)
 	a.op("SUBS", 1, e.left, e.left)
 	a.op("BNE", "group")
 
@@ -155,8 +159,8 @@ func (e *estimator) dots() {
 			for s := range 4 {
 				d := digits(e.width, 4*half+s)[part]
 				if d.word != loaded {
-					e.ldp(words, words+1, e.block, 64*d.word)
-					e.ldp(words+2, words+3, e.block, 64*d.word+32)
+					e.ldp(words, words+1, e.block, line*d.word)
+					e.ldp(words+2, words+3, e.block, line*d.word+32)
 					loaded = d.word
 				}
 				for v := range 4 {
@@ -180,7 +184,7 @@ func (e *estimator) products() {
 	for v := range 4 {
 		for s := range 8 {
 			for i, d := range digits(e.width, s) {
-				e.ldr(16, word, e.block, 64*d.word+16*v)
+				e.ldr(16, word, e.block, line*d.word+16*v)
 				if i == 0 {
 					e.extract(d, word, values+s)
 				} else {

@@ -51,6 +51,7 @@ func kernels() *asm {
 	a.sumSquares()
 	a.normMul()
 	a.rope()
+	a.gemm()
 	a.codes()
 	return a
 }

@@ -65,9 +65,9 @@ func (a *asm) few(t dtype, elements, v int, p gp) {
 // bytes sets r to the bytes of n elements.
 func (a *asm) bytes(t dtype, n, r gp) { a.op("LSL", map[int]int{2: 1, 4: 2}[t.size], n, r) }
 
-// ahead is how many bytes before their use the rows of a range are asked for
-// when the arithmetic of several queries fills the window in which a core
-// looks ahead for reads.
+// ahead is how many bytes before their use codes and the rows of a range are
+// asked for, the latter when the arithmetic of several queries fills the window
+// in which a core looks ahead for reads.
 const ahead = 4096
 
 // access is how a kernel finds its rows.
