@@ -71,7 +71,7 @@ func (a *asm) widen(t dtype) {
 	a.setup(t)
 	a.each(4, func(e elements) {
 		if e.vectors == 1 {
-			e.few(t, map[bool]int{false: 4, true: 1}[e.single], 0, src)
+			e.read(t, map[bool]int{false: 4, true: 1}[e.single], 0, src)
 		} else {
 			e.ldpNext(1, 3, src)
 			e.halves(t, 0, 1)
@@ -298,39 +298,40 @@ func (x exponential) setup() {
 // step replaces registers 0 to vectors-1 (two at most) by their exponentials
 // and uses those up to 11.
 func (x exponential) step(vectors int) {
-	all := func(f func(r, n, square, p, q, zero int)) {
+	type lane struct{ r, n, square, p, q, zero int } // registers of one vector
+	all := func(f func(v lane)) {
 		for i := range vectors {
-			f(i, 2+i, 4+i, 6+i, 8+i, 10+i)
+			f(lane{i, 2 + i, 4 + i, 6 + i, 8 + i, 10 + i})
 		}
 	}
 	// What must become 0 is remembered; NaN is not part of it.
-	all(func(r, n, square, p, q, zero int) { x.v3("fcmge", "4s", zero, expLeast, r) })
-	all(func(r, n, square, p, q, zero int) { x.v3("fmin", "4s", r, r, expMost) })
-	all(func(r, n, square, p, q, zero int) { x.lane("fmul", n, r, expFactors, 0) })
-	all(func(r, n, square, p, q, zero int) { x.v2("frintn", n, "4s", n, "4s") })
-	all(func(r, n, square, p, q, zero int) { x.lane("fmls", r, n, expFactors, 1) })
-	all(func(r, n, square, p, q, zero int) { x.lane("fmls", r, n, expFactors, 2) })
-	all(func(r, n, square, p, q, zero int) { x.fmul(square, r, r) })
-	all(func(r, n, square, p, q, zero int) { x.mov(p, expHalf) })
-	all(func(r, n, square, p, q, zero int) { x.mov(q, expC4) })
-	all(func(r, n, square, p, q, zero int) { x.lane("fmla", p, r, expFactors, 3) })
-	all(func(r, n, square, p, q, zero int) { x.lane("fmla", q, r, expFactors2, 0) })
-	all(func(r, n, square, p, q, zero int) { x.lane("fmla", q, square, expFactors2, 1) })
-	all(func(r, n, square, p, q, zero int) { x.fmla(p, q, square) })
-	all(func(r, n, square, p, q, zero int) { x.fadd(r, r, expOne) })
-	all(func(r, n, square, p, q, zero int) { x.fmla(r, p, square) })
+	all(func(v lane) { x.v3("fcmge", "4s", v.zero, expLeast, v.r) })
+	all(func(v lane) { x.v3("fmin", "4s", v.r, v.r, expMost) })
+	all(func(v lane) { x.lane("fmul", v.n, v.r, expFactors, 0) })
+	all(func(v lane) { x.v2("frintn", v.n, "4s", v.n, "4s") })
+	all(func(v lane) { x.lane("fmls", v.r, v.n, expFactors, 1) })
+	all(func(v lane) { x.lane("fmls", v.r, v.n, expFactors, 2) })
+	all(func(v lane) { x.fmul(v.square, v.r, v.r) })
+	all(func(v lane) { x.mov(v.p, expHalf) })
+	all(func(v lane) { x.mov(v.q, expC4) })
+	all(func(v lane) { x.lane("fmla", v.p, v.r, expFactors, 3) })
+	all(func(v lane) { x.lane("fmla", v.q, v.r, expFactors2, 0) })
+	all(func(v lane) { x.lane("fmla", v.q, v.square, expFactors2, 1) })
+	all(func(v lane) { x.fmla(v.p, v.q, v.square) })
+	all(func(v lane) { x.fadd(v.r, v.r, expOne) })
+	all(func(v lane) { x.fmla(v.r, v.p, v.square) })
 	// 2^n in two factors, because 2^128 is none.
-	all(func(r, n, square, p, q, zero int) { x.v2("fcvtzs", n, "4s", n, "4s") })
-	all(func(r, n, square, p, q, zero int) { x.sshr(p, n, 1) })
-	all(func(r, n, square, p, q, zero int) { x.v3("sub", "4s", n, n, p) })
-	all(func(r, n, square, p, q, zero int) {
-		for _, n := range []int{n, p} {
-			x.shl(n, n, 23)
-			x.v3("add", "4s", n, n, expOne) // the exponent field of 1 is the bias
-			x.fmul(r, r, n)
+	all(func(v lane) { x.v2("fcvtzs", v.n, "4s", v.n, "4s") })
+	all(func(v lane) { x.sshr(v.p, v.n, 1) })
+	all(func(v lane) { x.v3("sub", "4s", v.n, v.n, v.p) })
+	all(func(v lane) {
+		for _, power := range []int{v.n, v.p} {
+			x.shl(power, power, 23)
+			x.v3("add", "4s", power, power, expOne) // the exponent field of 1 is the bias
+			x.fmul(v.r, v.r, power)
 		}
 	})
-	all(func(r, n, square, p, q, zero int) { x.v3("bic", "16b", r, r, zero) })
+	all(func(v lane) { x.v3("bic", "16b", v.r, v.r, v.zero) })
 }
 
 func (a *asm) expSum() {

@@ -178,7 +178,7 @@ func (a *asm) pack(t dtype) {
 	a.op("CMP", 4, left)
 	a.op("BLT", "rest")
 	for r, p := range rows {
-		a.few(t, 4, r, p)
+		a.read(t, 4, r, p)
 	}
 	for r := range 2 {
 		a.v3("zip1", "4s", pairs+2*r, r, r+2)
@@ -197,7 +197,7 @@ func (a *asm) pack(t dtype) {
 	a.label("rest")
 	a.op("CBZ", left, "done")
 	for r, p := range rows {
-		a.few(t, 1, r, p)
+		a.read(t, 1, r, p)
 		a.str(4, r, dst, 4*r)
 	}
 	a.op("ADD", 4*tileColumns, dst)
@@ -269,7 +269,7 @@ func (a *asm) mix(t dtype, nq int) {
 		for v := 0; v < vectors; v += 2 {
 			x, width := value+v%8, min(2, vectors-v)
 			if columns < 8 {
-				a.few(t, columns, x, at)
+				a.read(t, columns, x, at)
 			} else {
 				a.eight(t, x, x+1, at)
 			}

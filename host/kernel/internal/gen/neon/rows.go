@@ -50,9 +50,9 @@ func (a *asm) halves(t dtype, lo, hi int) {
 	}
 }
 
-// few reads four elements at p as f32 to v, or one (the other lanes become
+// read reads four elements at p as f32 to v, or one (the other lanes become
 // zero), and moves p behind them.
-func (a *asm) few(t dtype, elements, v int, p gp) {
+func (a *asm) read(t dtype, elements, v int, p gp) {
 	a.ldrNext(elements*t.size, v, p)
 	switch t {
 	case bf16:
@@ -235,12 +235,12 @@ func (d *dotter) inner(rows int, label string) {
 	d.op("SUBS", 1, d.k, d.k)
 	d.op("BNE", label+"_loop")
 
-	few := func(elements int) {
+	rest := func(elements int) {
 		for j := range d.nq {
-			d.few(f32, elements, d.query(j), d.p[j])
+			d.read(f32, elements, d.query(j), d.p[j])
 		}
 		for r := range rows {
-			d.few(d.t, elements, d.row(0), d.r[r])
+			d.read(d.t, elements, d.row(0), d.r[r])
 			for j := range d.nq {
 				d.fmla(d.acc(r, j), d.row(0), d.query(j))
 			}
@@ -248,12 +248,12 @@ func (d *dotter) inner(rows int, label string) {
 	}
 	d.label(label + "_tail")
 	d.op("TBZ", 2, d.dim, label+"_ones")
-	few(4)
+	rest(4)
 	d.label(label + "_ones")
 	d.op("ANDS", 3, d.dim, d.k)
 	d.op("BEQ", label+"_sum")
 	d.label(label + "_one")
-	few(1)
+	rest(1)
 	d.op("SUBS", 1, d.k, d.k)
 	d.op("BNE", label+"_one")
 	d.label(label + "_sum")
@@ -334,7 +334,7 @@ func (a *asm) weighted(t dtype, list bool) {
 			a.op("ADD", stride, row)
 		}
 		if columns < 8 {
-			a.few(t, columns, value, at)
+			a.read(t, columns, value, at)
 			a.lane("fmla", 0, value, weight, 0)
 		}
 		for v := 0; v+1 < sums; v += 2 {
