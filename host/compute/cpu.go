@@ -63,13 +63,15 @@ func (c *cpu) parallel(ctx context.Context, n, scratch int, f func(i int, scratc
 }
 
 // linear computes out = x W^T for n rows of x, split over blocks of outputs
-// (and of rows where there are many).
+// (and of rows where there are many). The blocks are as large as leaves each
+// core a few of them: what a block packs or copies serves all of it.
 func (c *cpu) linear(ctx context.Context, x []float32, n int, w kernel.Rows, out []float32) error {
-	const colBlock, rowBlock = 64, 256
+	const rowBlock = 256
+	colBlock := min(max(w.N/(4*runtime.GOMAXPROCS(0))&^31, 64), 256)
 	cols, rows := (w.N+colBlock-1)/colBlock, (n+rowBlock-1)/rowBlock
 	return c.parallel(ctx, cols*rows, kernel.GEMMScratch(w.Dim), func(i int, scratch []float32) {
-		j, r := i%cols*colBlock, i/cols*rowBlock
-		m := min(rowBlock, n-r)
+		j, r := i%cols*colBlock, i/cols*n/rows
+		m := (i/cols+1)*n/rows - r
 		kernel.MatMul(x[r*w.Dim:], m, w, j, min(j+colBlock, w.N), out[r*w.N+j:], w.N, scratch)
 	})
 }

@@ -137,14 +137,7 @@ func (p *Partial) weigh(logits, acc []float32) {
 		clear(logits)
 		return
 	}
-	if m > p.Max {
-		if p.Sum != 0 {
-			c := exp32(p.Max - m)
-			p.Sum *= c
-			rescale(c, acc)
-		}
-		p.Max = m
-	}
+	p.raiseIn(m, acc)
 	p.Sum += sum
 }
 

@@ -22,7 +22,7 @@ func GEMMScratch(dim int) int {
 	if active == nil || active.tiles.none() {
 		return tileRows * dim
 	}
-	return breadth*depth + 12*depth + maxTile
+	return (breadth+maxTileRows)*depth + maxTile
 }
 
 // MatMul computes c[i][j] = a[i] . w[j] for the n rows of a (n x w.Dim) and
@@ -31,8 +31,9 @@ func GEMMScratch(dim int) int {
 // that workers can split the outputs. scratch has [GEMMScratch](w.Dim) f32.
 //
 // A few rows of a stream w from memory; for more of them it is packed, block
-// by block, for tiles of results in registers. A result does not depend on how
-// the outputs are split; the two forms round differently.
+// by block, for tiles of results in registers. The two forms round
+// differently; within each a result does not depend on how the outputs are
+// split.
 func MatMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
 	if active != nil && w.Dim > 0 {
 		switch tiles := !active.tiles.none(); {
@@ -58,7 +59,7 @@ func MatMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratc
 func (t *tileOps) matMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
 	d := w.Dim
 	packed, rest := scratch[:breadth*depth], scratch[breadth*depth:]
-	block, spare := rest[:12*depth], rest[12*depth:][:maxTile]
+	block, spare := rest[:maxTileRows*depth], rest[maxTileRows*depth:][:maxTile]
 	height := t.heights(n)
 	for j := lo; j < hi; j += breadth {
 		m := min(breadth, hi-j)
@@ -83,8 +84,8 @@ func (t *tileOps) matMul(a []float32, n int, w Rows, lo, hi int, c []float32, ld
 }
 
 // fewBytes is how many bytes of rows meet all of a few rows before the next
-// ones: they stay in the first-level cache.
-const fewBytes = 16 << 10
+// ones, which are on their way to the second-level cache meanwhile.
+const fewBytes = 32 << 10
 
 // mulFew is [MatMul] for a few rows: w comes from memory, once, in the order
 // of its addresses; each piece of it meets all rows before the next, which is

@@ -18,7 +18,7 @@ func KNNScratch(dim int) int {
 	}
 	// Packed keys; rounded ones; a tile's queries, products, least scores and
 	// hits.
-	return knnKeys*(dim+1) + knnKeys*(dim+1)/2 + 12*(dim+1) + maxTile + 2*12
+	return knnKeys*(dim+1) + knnKeys*(dim+1)/2 + maxTileRows*(dim+3) + maxTile
 }
 
 // KNN offers rows [lo, hi) of keys to the collectors of n queries (f32, n x

@@ -13,10 +13,10 @@ import (
 )
 
 // Exact top-32 of 131,072 keys of dimension 128 for 4,096 queries, in blocks
-// of 512 queries on as many threads as GOMAXPROCS says. The rates are of wall
+// of 1,024 queries on as many threads as GOMAXPROCS says. The rates are of wall
 // time and, per core, of processor time; recall is against [KNN].
 func BenchmarkKNN(b *testing.B) {
-	const n, m, dim, k, block = 4096, 1 << 17, 128, 32, 512
+	const n, m, dim, k, block = 4096, 1 << 17, 128, 32, 1024
 	r := rand.New(rand.NewPCG(44, 4))
 	normal := func(n int) []float32 {
 		x := make([]float32, n)

@@ -13,7 +13,7 @@ type tileOps struct {
 	packed        int        // rows of a from which packing the other operand pays
 	mul           []tileFunc // by rows-1
 	top, topBF16  tileTopFunc
-	pack          [3]packFunc // by dtype
+	pack          [3]packFunc   // by dtype
 	few           [3][3]fewFunc // by dtype; 1, 2 and 4 vectors
 	mix           [3][3]mixFunc
 	narrow        func(dst *uint16, src *float32, n int) // beside topBF16
@@ -37,8 +37,12 @@ type (
 	mixFunc = func(w0, w1, w2, w3 *float32, rows *byte, ahead, n, dim int, acc0, acc1, acc2, acc3 *float32)
 )
 
-// maxTile is the most results that a tile of any level has.
-const maxTile = 12 * 32
+// maxTileRows and maxTile are the most rows, and results, that a tile of any
+// level has.
+const (
+	maxTileRows = 12
+	maxTile     = maxTileRows * 32
+)
 
 func (t *tileOps) none() bool { return t.rows == 0 }
 

@@ -6,14 +6,14 @@ var tilesAVX2 = tileOps{
 	top:  tileTopAVX2,
 	pack: [3]packFunc{F32: packF32AVX2, BF16: packBF16AVX2, F16: packF16AVX2},
 	few: [3][3]fewFunc{
-		F32: {few1F32AVX2, few2F32AVX2, few4F32AVX2},
+		F32:  {few1F32AVX2, few2F32AVX2, few4F32AVX2},
 		BF16: {few1BF16AVX2, few2BF16AVX2, few4BF16AVX2},
-		F16: {few1F16AVX2, few2F16AVX2, few4F16AVX2},
+		F16:  {few1F16AVX2, few2F16AVX2, few4F16AVX2},
 	},
 	mix: [3][3]mixFunc{
-		F32: {mix1F32AVX2, mix2F32AVX2, mix4F32AVX2},
+		F32:  {mix1F32AVX2, mix2F32AVX2, mix4F32AVX2},
 		BF16: {mix1BF16AVX2, mix2BF16AVX2, mix4BF16AVX2},
-		F16: {mix1F16AVX2, mix2F16AVX2, mix4F16AVX2},
+		F16:  {mix1F16AVX2, mix2F16AVX2, mix4F16AVX2},
 	},
 	softmax: softmaxAVX2,
 }
@@ -27,14 +27,14 @@ var tilesAVX512 = tileOps{
 	top:  tileTopAVX512,
 	pack: [3]packFunc{F32: packF32AVX512, BF16: packBF16AVX512, F16: packF16AVX512},
 	few: [3][3]fewFunc{
-		F32: {few1F32AVX512, few2F32AVX512, few4F32AVX512},
+		F32:  {few1F32AVX512, few2F32AVX512, few4F32AVX512},
 		BF16: {few1BF16AVX512, few2BF16AVX512, few4BF16AVX512},
-		F16: {few1F16AVX512, few2F16AVX512, few4F16AVX512},
+		F16:  {few1F16AVX512, few2F16AVX512, few4F16AVX512},
 	},
 	mix: [3][3]mixFunc{
-		F32: {mix1F32AVX512, mix2F32AVX512, mix4F32AVX512},
+		F32:  {mix1F32AVX512, mix2F32AVX512, mix4F32AVX512},
 		BF16: {mix1BF16AVX512, mix2BF16AVX512, mix4BF16AVX512},
-		F16: {mix1F16AVX512, mix2F16AVX512, mix4F16AVX512},
+		F16:  {mix1F16AVX512, mix2F16AVX512, mix4F16AVX512},
 	},
 	softmax: softmaxAVX512,
 }
