@@ -50,7 +50,7 @@ test-arm64: ## run the tests of the kernels and of what calls them for linux/arm
 	@if command -v qemu-aarch64 >/dev/null 2>&1; then \
 		echo "$(GO) test (linux/arm64, emulated)"; \
 		export GOOS=linux GOARCH=arm64; \
-		$(GO) test -short -skip '^TestEstimateError$$|^TestTwoStage|^(TestScan|TestKNN)$$/^generic$$' -exec 'qemu-aarch64 -cpu max' \
+		$(GO) test -short -skip '^TestEstimateError$$|^TestTwoStage|^TestScan$$/^(generic|neon)$$|^Test(KNN|MatMulBlocks|AttendCausalGroups)$$/^generic$$' -exec 'qemu-aarch64 -cpu max' \
 			./host/kernel ./host/kv ./host/compute ./host/retrieval ./host/attention && \
 		$(GO) test -short -run '/^neon$$' -skip '^TestEstimateError$$|^TestTwoStage|^TestScan$$|^TestKNN' -exec 'qemu-aarch64 -cpu cortex-a53' ./host/kernel; \
 	else \
