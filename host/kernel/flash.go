@@ -92,9 +92,8 @@ func (c *causal) attendRows(q []float32, scale float32, ps []Partial, scratch []
 		if active == nil {
 			k, v, at = widenTile(k, j, w, kt), widenTile(v, j, w, vt), 0
 		}
-		if !hints {
-			mulNT(qt, n, k, at, w, s, rowTile)
-		} else if active.few(qt, n, k, j, w, s, rowTile); c.sees(0) >= j+w {
+		mulNT(qt, n, k, at, w, s, rowTile)
+		if hints && c.sees(0) >= j+w {
 			active.addTiles(ps, s, v, j, w)
 			continue
 		}

@@ -38,7 +38,7 @@ func MatMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratc
 	if active != nil && w.Dim > 0 {
 		switch tiles := !active.tiles.none(); {
 		case tiles && n < active.tiles.packed:
-			active.mulFew(a, n, w, lo, hi, c, ldc)
+			active.mulFew(a, n, w, lo, hi, c, ldc, scratch)
 			return
 		case tiles:
 			active.tiles.matMul(a, n, w, lo, hi, c, ldc, scratch)
@@ -84,33 +84,44 @@ func (t *tileOps) matMul(a []float32, n int, w Rows, lo, hi int, c []float32, ld
 }
 
 // fewBytes is how many bytes of rows meet all of a few rows before the next
-// ones, which are on their way to the second-level cache meanwhile.
-const fewBytes = 32 << 10
+// ones: four streams through them lie far enough apart for the hardware to
+// follow each, and the second-level cache holds them for the next rows.
+const fewBytes = 256 << 10
 
-// mulFew is [MatMul] for a few rows: w comes from memory, once, in the order
-// of its addresses; each piece of it meets all rows before the next, which is
-// on its way meanwhile.
-func (o *ops) mulFew(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int) {
+// mulFew is [MatMul] for a few rows: w comes from memory, once.
+func (o *ops) mulFew(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
 	step := max(fewBytes/w.rowBytes()&^3, 4)
 	for j := lo; j < hi; j += step {
-		o.few(a, n, w, j, min(step, hi-j), c[j-lo:], ldc)
+		m := min(step, hi-j)
+		for i := 0; i < n; i += 4 {
+			o.few(a[i*w.Dim:], min(4, n-i), w, j, m, c[i*ldc+j-lo:], ldc, scratch)
+		}
 	}
 }
 
-// few computes c[i*ldc+j] = a[i] . b[lo+j] for the n rows of a and m rows of
-// b, and asks for the m rows of b that follow.
-func (o *ops) few(a []float32, n int, b Rows, lo, m int, c []float32, ldc int) {
-	d, base := b.Dim, b.from(lo, m)
-	ahead := m * b.rowBytes()
-	for i := 0; i < n; i += 4 {
-		// A row that is missing is the last one again, which is written twice.
-		last := min(3, n-1-i)
-		i1, i2, i3 := i+min(1, last), i+min(2, last), i+min(3, last)
-		o.tiles.few[b.DType][min(last, 2)](
-			first(a[i*d:], d), first(a[i1*d:], d), first(a[i2*d:], d), first(a[i3*d:], d),
-			base, b.rowBytes(), ahead, m, d,
-			first(c[i*ldc:], m), first(c[i1*ldc:], m), first(c[i2*ldc:], m), first(c[i3*ldc:], m))
-		ahead = 0
+// few computes c[i*ldc+j] = a[i] . b[lo+j] for up to four rows of a and m rows
+// of b, which it reads in several streams at once.
+func (o *ops) few(a []float32, n int, b Rows, lo, m int, c []float32, ldc int, scratch []float32) {
+	// A row of a that is missing is the last one again, which is written
+	// twice.
+	f, streams := o.tiles.few[b.DType][min(n-1, 2)], o.tiles.streams[min(n-1, 2)]
+	last, d, size := n-1, b.Dim, b.rowBytes()
+	each := m / streams
+	row := func(i int) *float32 { return first(a[min(i, last)*d:], d) }
+	if each > 0 {
+		out := func(i int) *float32 { return first(scratch[min(i, last)*m:], each*streams) }
+		f(row(0), row(1), row(2), row(3), b.from(lo, m), each*size, size, each, d, out(0), out(1), out(2), out(3))
+		for i := range n {
+			from, to := scratch[i*m:], c[i*ldc:i*ldc+m]
+			for s := range streams {
+				for j := range each {
+					to[s*each+j] = from[j*streams+s]
+				}
+			}
+		}
+	}
+	if rest := m % streams; rest > 0 {
+		o.mulNT(a, n, b, lo+m-rest, rest, c[m-rest:], ldc)
 	}
 }
 

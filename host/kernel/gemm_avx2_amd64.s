@@ -1165,60 +1165,56 @@ done:
 	VZEROUPPER
 	RET
 
-// func few1F32AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few1F32AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, FMA3, MMX+
 TEXT ·few1F32AVX2(SB), NOSPLIT, $0-104
 	MOVQ q0+0(FP), AX
 	MOVQ rows+32(FP), CX
 	MOVQ stride+40(FP), DX
-	MOVQ ahead+48(FP), BX
-	ADDQ CX, BX
-	XORQ SI, SI
+	MOVQ n+56(FP), R11
+	XORQ BX, BX
 
 block:
-	MOVQ   n+56(FP), DI
-	SUBQ   SI, DI
-	CMPQ   DI, $0x04
-	JLT    rest
-	MOVQ   CX, R8
+	DECQ   R11
+	JLT    done
+	MOVQ   CX, DI
+	LEAQ   (DI)(DX*1), R8
 	LEAQ   (R8)(DX*1), R9
 	LEAQ   (R9)(DX*1), R10
-	LEAQ   (R10)(DX*1), R11
-	LEAQ   (R11)(DX*1), CX
+	ADDQ   step+48(FP), CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	XORQ   DI, DI
+	XORQ   SI, SI
 	MOVQ   dim+64(FP), R12
 	SUBQ   $0x10, R12
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (BX)
-	PREFETCHT1  64(BX)
-	PREFETCHT1  128(BX)
-	PREFETCHT1  192(BX)
-	ADDQ        $+256, BX
-	VMOVUPS     (R8)(DI*4), Y8
-	VMOVUPS     (R9)(DI*4), Y9
-	VMOVUPS     (R10)(DI*4), Y10
-	VMOVUPS     (R11)(DI*4), Y11
-	VMOVUPS     (AX)(DI*4), Y12
+	PREFETCHT1  2048(DI)(SI*4)
+	PREFETCHT1  2048(R8)(SI*4)
+	PREFETCHT1  2048(R9)(SI*4)
+	PREFETCHT1  2048(R10)(SI*4)
+	VMOVUPS     (DI)(SI*4), Y8
+	VMOVUPS     (R8)(SI*4), Y9
+	VMOVUPS     (R9)(SI*4), Y10
+	VMOVUPS     (R10)(SI*4), Y11
+	VMOVUPS     (AX)(SI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	VMOVUPS     32(R8)(DI*4), Y8
-	VMOVUPS     32(R9)(DI*4), Y9
-	VMOVUPS     32(R10)(DI*4), Y10
-	VMOVUPS     32(R11)(DI*4), Y11
-	VMOVUPS     32(AX)(DI*4), Y12
+	VMOVUPS     32(DI)(SI*4), Y8
+	VMOVUPS     32(R8)(SI*4), Y9
+	VMOVUPS     32(R9)(SI*4), Y10
+	VMOVUPS     32(R10)(SI*4), Y11
+	VMOVUPS     32(AX)(SI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	ADDQ        $0x10, DI
+	ADDQ        $0x10, SI
 	SUBQ        $0x10, R12
 	JGE         block_lines
 
@@ -1227,32 +1223,32 @@ block_vectors:
 	JLT  block_tail
 
 block_vector:
-	VMOVUPS     (R8)(DI*4), Y8
-	VMOVUPS     (R9)(DI*4), Y9
-	VMOVUPS     (R10)(DI*4), Y10
-	VMOVUPS     (R11)(DI*4), Y11
-	VMOVUPS     (AX)(DI*4), Y12
+	VMOVUPS     (DI)(SI*4), Y8
+	VMOVUPS     (R8)(SI*4), Y9
+	VMOVUPS     (R9)(SI*4), Y10
+	VMOVUPS     (R10)(SI*4), Y11
+	VMOVUPS     (AX)(SI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	ADDQ        $0x08, DI
+	ADDQ        $0x08, SI
 	SUBQ        $0x08, R12
 	JGE         block_vector
 
 block_tail:
-	CMPQ        DI, dim+64(FP)
+	CMPQ        SI, dim+64(FP)
 	JGE         block_sum
-	VMOVSS      (R8)(DI*4), X8
-	VMOVSS      (R9)(DI*4), X9
-	VMOVSS      (R10)(DI*4), X10
-	VMOVSS      (R11)(DI*4), X11
-	VMOVSS      (AX)(DI*4), X12
+	VMOVSS      (DI)(SI*4), X8
+	VMOVSS      (R8)(SI*4), X9
+	VMOVSS      (R9)(SI*4), X10
+	VMOVSS      (R10)(SI*4), X11
+	VMOVSS      (AX)(SI*4), X12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	INCQ        DI
+	INCQ        SI
 	JMP         block_tail
 
 block_sum:
@@ -1266,65 +1262,10 @@ block_sum:
 	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
 	VUNPCKLPS    X13, X0, X13
-	MOVQ         o0+72(FP), DI
-	VMOVUPS      X13, (DI)(SI*4)
-	ADDQ         $0x04, SI
+	MOVQ         o0+72(FP), SI
+	VMOVUPS      X13, (SI)(BX*4)
+	ADDQ         $0x04, BX
 	JMP          block
-
-rest:
-	CMPQ   SI, n+56(FP)
-	JGE    done
-	MOVQ   CX, R8
-	LEAQ   (R8)(DX*1), CX
-	VXORPS Y0, Y0, Y0
-	XORQ   DI, DI
-	MOVQ   dim+64(FP), R9
-	SUBQ   $0x10, R9
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (BX)
-	ADDQ        $+64, BX
-	VMOVUPS     (R8)(DI*4), Y8
-	VMOVUPS     (AX)(DI*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     32(R8)(DI*4), Y8
-	VMOVUPS     32(AX)(DI*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	ADDQ        $0x10, DI
-	SUBQ        $0x10, R9
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x08, R9
-	JLT  rest_tail
-
-rest_vector:
-	VMOVUPS     (R8)(DI*4), Y8
-	VMOVUPS     (AX)(DI*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	ADDQ        $0x08, DI
-	SUBQ        $0x08, R9
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        DI, dim+64(FP)
-	JGE         rest_sum
-	VMOVSS      (R8)(DI*4), X8
-	VMOVSS      (AX)(DI*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	INCQ        DI
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+72(FP), DI
-	VMOVSS       X0, (DI)(SI*4)
-	INCQ         SI
-	JMP          rest
 
 done:
 	VZEROUPPER
@@ -1475,27 +1416,24 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func few2F32AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few2F32AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, FMA3, MMX+
 TEXT ·few2F32AVX2(SB), NOSPLIT, $0-104
 	MOVQ q0+0(FP), AX
 	MOVQ q1+8(FP), CX
 	MOVQ rows+32(FP), DX
 	MOVQ stride+40(FP), BX
-	MOVQ ahead+48(FP), SI
-	ADDQ DX, SI
-	XORQ DI, DI
+	MOVQ n+56(FP), R12
+	XORQ SI, SI
 
 block:
-	MOVQ   n+56(FP), R8
-	SUBQ   DI, R8
-	CMPQ   R8, $0x04
-	JLT    rest
-	MOVQ   DX, R9
+	DECQ   R12
+	JLT    done
+	MOVQ   DX, R8
+	LEAQ   (R8)(BX*1), R9
 	LEAQ   (R9)(BX*1), R10
 	LEAQ   (R10)(BX*1), R11
-	LEAQ   (R11)(BX*1), R12
-	LEAQ   (R12)(BX*1), DX
+	ADDQ   step+48(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1504,46 +1442,45 @@ block:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	XORQ   R8, R8
+	XORQ   DI, DI
 	MOVQ   dim+64(FP), R13
 	SUBQ   $0x10, R13
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (SI)
-	PREFETCHT1  64(SI)
-	PREFETCHT1  128(SI)
-	PREFETCHT1  192(SI)
-	ADDQ        $+256, SI
-	VMOVUPS     (R9)(R8*4), Y8
-	VMOVUPS     (R10)(R8*4), Y9
-	VMOVUPS     (R11)(R8*4), Y10
-	VMOVUPS     (R12)(R8*4), Y11
-	VMOVUPS     (AX)(R8*4), Y12
+	PREFETCHT1  2048(R8)(DI*4)
+	PREFETCHT1  2048(R9)(DI*4)
+	PREFETCHT1  2048(R10)(DI*4)
+	PREFETCHT1  2048(R11)(DI*4)
+	VMOVUPS     (R8)(DI*4), Y8
+	VMOVUPS     (R9)(DI*4), Y9
+	VMOVUPS     (R10)(DI*4), Y10
+	VMOVUPS     (R11)(DI*4), Y11
+	VMOVUPS     (AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     (CX)(R8*4), Y12
+	VMOVUPS     (CX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	VMOVUPS     32(R9)(R8*4), Y8
-	VMOVUPS     32(R10)(R8*4), Y9
-	VMOVUPS     32(R11)(R8*4), Y10
-	VMOVUPS     32(R12)(R8*4), Y11
-	VMOVUPS     32(AX)(R8*4), Y12
+	VMOVUPS     32(R8)(DI*4), Y8
+	VMOVUPS     32(R9)(DI*4), Y9
+	VMOVUPS     32(R10)(DI*4), Y10
+	VMOVUPS     32(R11)(DI*4), Y11
+	VMOVUPS     32(AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     32(CX)(R8*4), Y12
+	VMOVUPS     32(CX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	ADDQ        $0x10, R8
+	ADDQ        $0x10, DI
 	SUBQ        $0x10, R13
 	JGE         block_lines
 
@@ -1552,42 +1489,42 @@ block_vectors:
 	JLT  block_tail
 
 block_vector:
-	VMOVUPS     (R9)(R8*4), Y8
-	VMOVUPS     (R10)(R8*4), Y9
-	VMOVUPS     (R11)(R8*4), Y10
-	VMOVUPS     (R12)(R8*4), Y11
-	VMOVUPS     (AX)(R8*4), Y12
+	VMOVUPS     (R8)(DI*4), Y8
+	VMOVUPS     (R9)(DI*4), Y9
+	VMOVUPS     (R10)(DI*4), Y10
+	VMOVUPS     (R11)(DI*4), Y11
+	VMOVUPS     (AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     (CX)(R8*4), Y12
+	VMOVUPS     (CX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	ADDQ        $0x08, R8
+	ADDQ        $0x08, DI
 	SUBQ        $0x08, R13
 	JGE         block_vector
 
 block_tail:
-	CMPQ        R8, dim+64(FP)
+	CMPQ        DI, dim+64(FP)
 	JGE         block_sum
-	VMOVSS      (R9)(R8*4), X8
-	VMOVSS      (R10)(R8*4), X9
-	VMOVSS      (R11)(R8*4), X10
-	VMOVSS      (R12)(R8*4), X11
-	VMOVSS      (AX)(R8*4), X12
+	VMOVSS      (R8)(DI*4), X8
+	VMOVSS      (R9)(DI*4), X9
+	VMOVSS      (R10)(DI*4), X10
+	VMOVSS      (R11)(DI*4), X11
+	VMOVSS      (AX)(DI*4), X12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVSS      (CX)(R8*4), X12
+	VMOVSS      (CX)(DI*4), X12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	INCQ        R8
+	INCQ        DI
 	JMP         block_tail
 
 block_sum:
@@ -1601,8 +1538,8 @@ block_sum:
 	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
 	VUNPCKLPS    X13, X0, X13
-	MOVQ         o0+72(FP), R8
-	VMOVUPS      X13, (R8)(DI*4)
+	MOVQ         o0+72(FP), DI
+	VMOVUPS      X13, (DI)(SI*4)
 	VPERM2F128   $0x20, Y3, Y1, Y14
 	VPERM2F128   $0x31, Y3, Y1, Y15
 	VADDPS       Y15, Y14, Y1
@@ -1613,80 +1550,10 @@ block_sum:
 	VHADDPS      Y1, Y1, Y1
 	VEXTRACTF128 $0x01, Y1, X13
 	VUNPCKLPS    X13, X1, X13
-	MOVQ         o1+80(FP), R8
-	VMOVUPS      X13, (R8)(DI*4)
-	ADDQ         $0x04, DI
+	MOVQ         o1+80(FP), DI
+	VMOVUPS      X13, (DI)(SI*4)
+	ADDQ         $0x04, SI
 	JMP          block
-
-rest:
-	CMPQ   DI, n+56(FP)
-	JGE    done
-	MOVQ   DX, R9
-	LEAQ   (R9)(BX*1), DX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	XORQ   R8, R8
-	MOVQ   dim+64(FP), R10
-	SUBQ   $0x10, R10
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (SI)
-	ADDQ        $+64, SI
-	VMOVUPS     (R9)(R8*4), Y8
-	VMOVUPS     (AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     32(R9)(R8*4), Y8
-	VMOVUPS     32(AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     32(CX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	ADDQ        $0x10, R8
-	SUBQ        $0x10, R10
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x08, R10
-	JLT  rest_tail
-
-rest_vector:
-	VMOVUPS     (R9)(R8*4), Y8
-	VMOVUPS     (AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	ADDQ        $0x08, R8
-	SUBQ        $0x08, R10
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        R8, dim+64(FP)
-	JGE         rest_sum
-	VMOVSS      (R9)(R8*4), X8
-	VMOVSS      (AX)(R8*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVSS      (CX)(R8*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	INCQ        R8
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+72(FP), R8
-	VMOVSS       X0, (R8)(DI*4)
-	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	MOVQ         o1+80(FP), R8
-	VMOVSS       X1, (R8)(DI*4)
-	INCQ         DI
-	JMP          rest
 
 done:
 	VZEROUPPER
@@ -1874,7 +1741,7 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func few4F32AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few4F32AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, FMA3, MMX+
 TEXT ·few4F32AVX2(SB), NOSPLIT, $0-104
 	MOVQ q0+0(FP), AX
@@ -1883,18 +1750,15 @@ TEXT ·few4F32AVX2(SB), NOSPLIT, $0-104
 	MOVQ q3+24(FP), BX
 	MOVQ rows+32(FP), SI
 	MOVQ stride+40(FP), DI
-	MOVQ ahead+48(FP), R8
-	ADDQ SI, R8
-	XORQ R9, R9
+	MOVQ n+56(FP), R12
+	XORQ R8, R8
 
 block:
-	MOVQ   n+56(FP), R10
-	SUBQ   R9, R10
-	CMPQ   R10, $0x02
-	JLT    rest
-	MOVQ   SI, R11
-	LEAQ   (R11)(DI*1), R12
-	LEAQ   (R12)(DI*1), SI
+	DECQ   R12
+	JLT    done
+	MOVQ   SI, R10
+	LEAQ   (R10)(DI*1), R11
+	ADDQ   step+48(FP), SI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1903,44 +1767,43 @@ block:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	XORQ   R10, R10
+	XORQ   R9, R9
 	MOVQ   dim+64(FP), R13
 	SUBQ   $0x10, R13
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (R8)
-	PREFETCHT1  64(R8)
-	ADDQ        $+128, R8
-	VMOVUPS     (R11)(R10*4), Y8
-	VMOVUPS     (R12)(R10*4), Y9
-	VMOVUPS     (AX)(R10*4), Y12
+	PREFETCHT1  2048(R10)(R9*4)
+	PREFETCHT1  2048(R11)(R9*4)
+	VMOVUPS     (R10)(R9*4), Y8
+	VMOVUPS     (R11)(R9*4), Y9
+	VMOVUPS     (AX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     (CX)(R10*4), Y12
+	VMOVUPS     (CX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     (DX)(R10*4), Y12
+	VMOVUPS     (DX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     (BX)(R10*4), Y12
+	VMOVUPS     (BX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	VMOVUPS     32(R11)(R10*4), Y8
-	VMOVUPS     32(R12)(R10*4), Y9
-	VMOVUPS     32(AX)(R10*4), Y12
+	VMOVUPS     32(R10)(R9*4), Y8
+	VMOVUPS     32(R11)(R9*4), Y9
+	VMOVUPS     32(AX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     32(CX)(R10*4), Y12
+	VMOVUPS     32(CX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     32(DX)(R10*4), Y12
+	VMOVUPS     32(DX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     32(BX)(R10*4), Y12
+	VMOVUPS     32(BX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	ADDQ        $0x10, R10
+	ADDQ        $0x10, R9
 	SUBQ        $0x10, R13
 	JGE         block_lines
 
@@ -1949,42 +1812,42 @@ block_vectors:
 	JLT  block_tail
 
 block_vector:
-	VMOVUPS     (R11)(R10*4), Y8
-	VMOVUPS     (R12)(R10*4), Y9
-	VMOVUPS     (AX)(R10*4), Y12
+	VMOVUPS     (R10)(R9*4), Y8
+	VMOVUPS     (R11)(R9*4), Y9
+	VMOVUPS     (AX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     (CX)(R10*4), Y12
+	VMOVUPS     (CX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     (DX)(R10*4), Y12
+	VMOVUPS     (DX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     (BX)(R10*4), Y12
+	VMOVUPS     (BX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	ADDQ        $0x08, R10
+	ADDQ        $0x08, R9
 	SUBQ        $0x08, R13
 	JGE         block_vector
 
 block_tail:
-	CMPQ        R10, dim+64(FP)
+	CMPQ        R9, dim+64(FP)
 	JGE         block_sum
-	VMOVSS      (R11)(R10*4), X8
-	VMOVSS      (R12)(R10*4), X9
-	VMOVSS      (AX)(R10*4), X12
+	VMOVSS      (R10)(R9*4), X8
+	VMOVSS      (R11)(R9*4), X9
+	VMOVSS      (AX)(R9*4), X12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVSS      (CX)(R10*4), X12
+	VMOVSS      (CX)(R9*4), X12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVSS      (DX)(R10*4), X12
+	VMOVSS      (DX)(R9*4), X12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVSS      (BX)(R10*4), X12
+	VMOVSS      (BX)(R9*4), X12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	INCQ        R10
+	INCQ        R9
 	JMP         block_tail
 
 block_sum:
@@ -2006,116 +1869,16 @@ block_sum:
 	VEXTRACTF128 $0x01, Y0, X13
 	VUNPCKLPS    X13, X0, X14
 	VUNPCKHPS    X13, X0, X15
-	MOVQ         o0+72(FP), R10
-	VMOVLPS      X14, (R10)(R9*4)
-	MOVQ         o1+80(FP), R10
-	VMOVHPS      X14, (R10)(R9*4)
-	MOVQ         o2+88(FP), R10
-	VMOVLPS      X15, (R10)(R9*4)
-	MOVQ         o3+96(FP), R10
-	VMOVHPS      X15, (R10)(R9*4)
-	ADDQ         $0x02, R9
+	MOVQ         o0+72(FP), R9
+	VMOVLPS      X14, (R9)(R8*4)
+	MOVQ         o1+80(FP), R9
+	VMOVHPS      X14, (R9)(R8*4)
+	MOVQ         o2+88(FP), R9
+	VMOVLPS      X15, (R9)(R8*4)
+	MOVQ         o3+96(FP), R9
+	VMOVHPS      X15, (R9)(R8*4)
+	ADDQ         $0x02, R8
 	JMP          block
-
-rest:
-	CMPQ   R9, n+56(FP)
-	JGE    done
-	MOVQ   SI, R11
-	LEAQ   (R11)(DI*1), SI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	XORQ   R10, R10
-	MOVQ   dim+64(FP), R12
-	SUBQ   $0x10, R12
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (R8)
-	ADDQ        $+64, R8
-	VMOVUPS     (R11)(R10*4), Y8
-	VMOVUPS     (AX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     (DX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     (BX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	VMOVUPS     32(R11)(R10*4), Y8
-	VMOVUPS     32(AX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     32(CX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     32(DX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     32(BX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	ADDQ        $0x10, R10
-	SUBQ        $0x10, R12
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x08, R12
-	JLT  rest_tail
-
-rest_vector:
-	VMOVUPS     (R11)(R10*4), Y8
-	VMOVUPS     (AX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     (DX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     (BX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	ADDQ        $0x08, R10
-	SUBQ        $0x08, R12
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        R10, dim+64(FP)
-	JGE         rest_sum
-	VMOVSS      (R11)(R10*4), X8
-	VMOVSS      (AX)(R10*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVSS      (CX)(R10*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVSS      (DX)(R10*4), X12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVSS      (BX)(R10*4), X12
-	VFMADD231PS Y8, Y12, Y3
-	INCQ        R10
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+72(FP), R10
-	VMOVSS       X0, (R10)(R9*4)
-	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	MOVQ         o1+80(FP), R10
-	VMOVSS       X1, (R10)(R9*4)
-	VEXTRACTF128 $0x01, Y2, X13
-	VADDPS       X13, X2, X2
-	VHADDPS      X2, X2, X2
-	VHADDPS      X2, X2, X2
-	MOVQ         o2+88(FP), R10
-	VMOVSS       X2, (R10)(R9*4)
-	VEXTRACTF128 $0x01, Y3, X13
-	VADDPS       X13, X3, X3
-	VHADDPS      X3, X3, X3
-	VHADDPS      X3, X3, X3
-	MOVQ         o3+96(FP), R10
-	VMOVSS       X3, (R10)(R9*4)
-	INCQ         R9
-	JMP          rest
 
 done:
 	VZEROUPPER
@@ -2386,140 +2149,136 @@ done:
 	VZEROUPPER
 	RET
 
-// func few1BF16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few1BF16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·few1BF16AVX2(SB), NOSPLIT, $0-104
 	MOVQ q0+0(FP), AX
 	MOVQ rows+32(FP), CX
 	MOVQ stride+40(FP), DX
-	MOVQ ahead+48(FP), BX
-	ADDQ CX, BX
-	XORQ SI, SI
+	MOVQ n+56(FP), R12
+	XORQ BX, BX
 
 block:
-	MOVQ   n+56(FP), DI
-	SUBQ   SI, DI
-	CMPQ   DI, $0x04
-	JLT    rest
-	MOVQ   CX, R8
+	DECQ   R12
+	JLT    done
+	MOVQ   CX, DI
+	LEAQ   (DI)(DX*1), R8
 	LEAQ   (R8)(DX*1), R9
 	LEAQ   (R9)(DX*1), R10
-	LEAQ   (R10)(DX*1), R11
-	LEAQ   (R11)(DX*1), CX
+	ADDQ   step+48(FP), CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	XORQ   DI, DI
-	MOVQ   dim+64(FP), R12
-	SUBQ   $0x20, R12
+	XORQ   SI, SI
+	MOVQ   dim+64(FP), R11
+	SUBQ   $0x20, R11
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (BX)
-	PREFETCHT1  64(BX)
-	PREFETCHT1  128(BX)
-	PREFETCHT1  192(BX)
-	ADDQ        $+256, BX
-	VPMOVZXWD   (R8)(DI*2), Y8
+	PREFETCHT1  2048(DI)(SI*2)
+	PREFETCHT1  2048(R8)(SI*2)
+	PREFETCHT1  2048(R9)(SI*2)
+	PREFETCHT1  2048(R10)(SI*2)
+	VPMOVZXWD   (DI)(SI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   (R9)(DI*2), Y9
+	VPMOVZXWD   (R8)(SI*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VPMOVZXWD   (R10)(DI*2), Y10
+	VPMOVZXWD   (R9)(SI*2), Y10
 	VPSLLD      $0x10, Y10, Y10
-	VPMOVZXWD   (R11)(DI*2), Y11
+	VPMOVZXWD   (R10)(SI*2), Y11
 	VPSLLD      $0x10, Y11, Y11
-	VMOVUPS     (AX)(DI*4), Y12
+	VMOVUPS     (AX)(SI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	VPMOVZXWD   16(R8)(DI*2), Y8
+	VPMOVZXWD   16(DI)(SI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   16(R9)(DI*2), Y9
+	VPMOVZXWD   16(R8)(SI*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VPMOVZXWD   16(R10)(DI*2), Y10
+	VPMOVZXWD   16(R9)(SI*2), Y10
 	VPSLLD      $0x10, Y10, Y10
-	VPMOVZXWD   16(R11)(DI*2), Y11
+	VPMOVZXWD   16(R10)(SI*2), Y11
 	VPSLLD      $0x10, Y11, Y11
-	VMOVUPS     32(AX)(DI*4), Y12
+	VMOVUPS     32(AX)(SI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	VPMOVZXWD   32(R8)(DI*2), Y8
+	VPMOVZXWD   32(DI)(SI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   32(R9)(DI*2), Y9
+	VPMOVZXWD   32(R8)(SI*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VPMOVZXWD   32(R10)(DI*2), Y10
+	VPMOVZXWD   32(R9)(SI*2), Y10
 	VPSLLD      $0x10, Y10, Y10
-	VPMOVZXWD   32(R11)(DI*2), Y11
+	VPMOVZXWD   32(R10)(SI*2), Y11
 	VPSLLD      $0x10, Y11, Y11
-	VMOVUPS     64(AX)(DI*4), Y12
+	VMOVUPS     64(AX)(SI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	VPMOVZXWD   48(R8)(DI*2), Y8
+	VPMOVZXWD   48(DI)(SI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   48(R9)(DI*2), Y9
+	VPMOVZXWD   48(R8)(SI*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VPMOVZXWD   48(R10)(DI*2), Y10
+	VPMOVZXWD   48(R9)(SI*2), Y10
 	VPSLLD      $0x10, Y10, Y10
-	VPMOVZXWD   48(R11)(DI*2), Y11
+	VPMOVZXWD   48(R10)(SI*2), Y11
 	VPSLLD      $0x10, Y11, Y11
-	VMOVUPS     96(AX)(DI*4), Y12
+	VMOVUPS     96(AX)(SI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	ADDQ        $0x20, DI
-	SUBQ        $0x20, R12
+	ADDQ        $0x20, SI
+	SUBQ        $0x20, R11
 	JGE         block_lines
 
 block_vectors:
-	ADDQ $0x18, R12
+	ADDQ $0x18, R11
 	JLT  block_tail
 
 block_vector:
-	VPMOVZXWD   (R8)(DI*2), Y8
+	VPMOVZXWD   (DI)(SI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   (R9)(DI*2), Y9
+	VPMOVZXWD   (R8)(SI*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VPMOVZXWD   (R10)(DI*2), Y10
+	VPMOVZXWD   (R9)(SI*2), Y10
 	VPSLLD      $0x10, Y10, Y10
-	VPMOVZXWD   (R11)(DI*2), Y11
+	VPMOVZXWD   (R10)(SI*2), Y11
 	VPSLLD      $0x10, Y11, Y11
-	VMOVUPS     (AX)(DI*4), Y12
+	VMOVUPS     (AX)(SI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	ADDQ        $0x08, DI
-	SUBQ        $0x08, R12
+	ADDQ        $0x08, SI
+	SUBQ        $0x08, R11
 	JGE         block_vector
 
 block_tail:
-	CMPQ        DI, dim+64(FP)
+	CMPQ        SI, dim+64(FP)
 	JGE         block_sum
-	MOVWLZX     (R8)(DI*2), R12
-	SHLL        $0x10, R12
-	VMOVD       R12, X8
-	MOVWLZX     (R9)(DI*2), R12
-	SHLL        $0x10, R12
-	VMOVD       R12, X9
-	MOVWLZX     (R10)(DI*2), R12
-	SHLL        $0x10, R12
-	VMOVD       R12, X10
-	MOVWLZX     (R11)(DI*2), R12
-	SHLL        $0x10, R12
-	VMOVD       R12, X11
-	VMOVSS      (AX)(DI*4), X12
+	MOVWLZX     (DI)(SI*2), R11
+	SHLL        $0x10, R11
+	VMOVD       R11, X8
+	MOVWLZX     (R8)(SI*2), R11
+	SHLL        $0x10, R11
+	VMOVD       R11, X9
+	MOVWLZX     (R9)(SI*2), R11
+	SHLL        $0x10, R11
+	VMOVD       R11, X10
+	MOVWLZX     (R10)(SI*2), R11
+	SHLL        $0x10, R11
+	VMOVD       R11, X11
+	VMOVSS      (AX)(SI*4), X12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	INCQ        DI
+	INCQ        SI
 	JMP         block_tail
 
 block_sum:
@@ -2533,78 +2292,10 @@ block_sum:
 	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
 	VUNPCKLPS    X13, X0, X13
-	MOVQ         o0+72(FP), DI
-	VMOVUPS      X13, (DI)(SI*4)
-	ADDQ         $0x04, SI
+	MOVQ         o0+72(FP), SI
+	VMOVUPS      X13, (SI)(BX*4)
+	ADDQ         $0x04, BX
 	JMP          block
-
-rest:
-	CMPQ   SI, n+56(FP)
-	JGE    done
-	MOVQ   CX, R8
-	LEAQ   (R8)(DX*1), CX
-	VXORPS Y0, Y0, Y0
-	XORQ   DI, DI
-	MOVQ   dim+64(FP), R9
-	SUBQ   $0x20, R9
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (BX)
-	ADDQ        $+64, BX
-	VPMOVZXWD   (R8)(DI*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     (AX)(DI*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VPMOVZXWD   16(R8)(DI*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     32(AX)(DI*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VPMOVZXWD   32(R8)(DI*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     64(AX)(DI*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VPMOVZXWD   48(R8)(DI*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     96(AX)(DI*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	ADDQ        $0x20, DI
-	SUBQ        $0x20, R9
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x18, R9
-	JLT  rest_tail
-
-rest_vector:
-	VPMOVZXWD   (R8)(DI*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     (AX)(DI*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	ADDQ        $0x08, DI
-	SUBQ        $0x08, R9
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        DI, dim+64(FP)
-	JGE         rest_sum
-	MOVWLZX     (R8)(DI*2), R12
-	SHLL        $0x10, R12
-	VMOVD       R12, X8
-	VMOVSS      (AX)(DI*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	INCQ        DI
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+72(FP), DI
-	VMOVSS       X0, (DI)(SI*4)
-	INCQ         SI
-	JMP          rest
 
 done:
 	VZEROUPPER
@@ -2763,27 +2454,24 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func few2BF16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few2BF16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·few2BF16AVX2(SB), NOSPLIT, $0-104
 	MOVQ q0+0(FP), AX
 	MOVQ q1+8(FP), CX
 	MOVQ rows+32(FP), DX
 	MOVQ stride+40(FP), BX
-	MOVQ ahead+48(FP), SI
-	ADDQ DX, SI
-	XORQ DI, DI
+	MOVQ n+56(FP), R13
+	XORQ SI, SI
 
 block:
-	MOVQ   n+56(FP), R8
-	SUBQ   DI, R8
-	CMPQ   R8, $0x04
-	JLT    rest
-	MOVQ   DX, R9
+	DECQ   R13
+	JLT    done
+	MOVQ   DX, R8
+	LEAQ   (R8)(BX*1), R9
 	LEAQ   (R9)(BX*1), R10
 	LEAQ   (R10)(BX*1), R11
-	LEAQ   (R11)(BX*1), R12
-	LEAQ   (R12)(BX*1), DX
+	ADDQ   step+48(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -2792,146 +2480,145 @@ block:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	XORQ   R8, R8
-	MOVQ   dim+64(FP), R13
-	SUBQ   $0x20, R13
+	XORQ   DI, DI
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x20, R12
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (SI)
-	PREFETCHT1  64(SI)
-	PREFETCHT1  128(SI)
-	PREFETCHT1  192(SI)
-	ADDQ        $+256, SI
-	VPMOVZXWD   (R9)(R8*2), Y8
+	PREFETCHT1  2048(R8)(DI*2)
+	PREFETCHT1  2048(R9)(DI*2)
+	PREFETCHT1  2048(R10)(DI*2)
+	PREFETCHT1  2048(R11)(DI*2)
+	VPMOVZXWD   (R8)(DI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   (R10)(R8*2), Y9
+	VPMOVZXWD   (R9)(DI*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VPMOVZXWD   (R11)(R8*2), Y10
+	VPMOVZXWD   (R10)(DI*2), Y10
 	VPSLLD      $0x10, Y10, Y10
-	VPMOVZXWD   (R12)(R8*2), Y11
+	VPMOVZXWD   (R11)(DI*2), Y11
 	VPSLLD      $0x10, Y11, Y11
-	VMOVUPS     (AX)(R8*4), Y12
+	VMOVUPS     (AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     (CX)(R8*4), Y12
+	VMOVUPS     (CX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	VPMOVZXWD   16(R9)(R8*2), Y8
+	VPMOVZXWD   16(R8)(DI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   16(R10)(R8*2), Y9
+	VPMOVZXWD   16(R9)(DI*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VPMOVZXWD   16(R11)(R8*2), Y10
+	VPMOVZXWD   16(R10)(DI*2), Y10
 	VPSLLD      $0x10, Y10, Y10
-	VPMOVZXWD   16(R12)(R8*2), Y11
+	VPMOVZXWD   16(R11)(DI*2), Y11
 	VPSLLD      $0x10, Y11, Y11
-	VMOVUPS     32(AX)(R8*4), Y12
+	VMOVUPS     32(AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     32(CX)(R8*4), Y12
+	VMOVUPS     32(CX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	VPMOVZXWD   32(R9)(R8*2), Y8
+	VPMOVZXWD   32(R8)(DI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   32(R10)(R8*2), Y9
+	VPMOVZXWD   32(R9)(DI*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VPMOVZXWD   32(R11)(R8*2), Y10
+	VPMOVZXWD   32(R10)(DI*2), Y10
 	VPSLLD      $0x10, Y10, Y10
-	VPMOVZXWD   32(R12)(R8*2), Y11
+	VPMOVZXWD   32(R11)(DI*2), Y11
 	VPSLLD      $0x10, Y11, Y11
-	VMOVUPS     64(AX)(R8*4), Y12
+	VMOVUPS     64(AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     64(CX)(R8*4), Y12
+	VMOVUPS     64(CX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	VPMOVZXWD   48(R9)(R8*2), Y8
+	VPMOVZXWD   48(R8)(DI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   48(R10)(R8*2), Y9
+	VPMOVZXWD   48(R9)(DI*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VPMOVZXWD   48(R11)(R8*2), Y10
+	VPMOVZXWD   48(R10)(DI*2), Y10
 	VPSLLD      $0x10, Y10, Y10
-	VPMOVZXWD   48(R12)(R8*2), Y11
+	VPMOVZXWD   48(R11)(DI*2), Y11
 	VPSLLD      $0x10, Y11, Y11
-	VMOVUPS     96(AX)(R8*4), Y12
+	VMOVUPS     96(AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     96(CX)(R8*4), Y12
+	VMOVUPS     96(CX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	ADDQ        $0x20, R8
-	SUBQ        $0x20, R13
+	ADDQ        $0x20, DI
+	SUBQ        $0x20, R12
 	JGE         block_lines
 
 block_vectors:
-	ADDQ $0x18, R13
+	ADDQ $0x18, R12
 	JLT  block_tail
 
 block_vector:
-	VPMOVZXWD   (R9)(R8*2), Y8
+	VPMOVZXWD   (R8)(DI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   (R10)(R8*2), Y9
+	VPMOVZXWD   (R9)(DI*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VPMOVZXWD   (R11)(R8*2), Y10
+	VPMOVZXWD   (R10)(DI*2), Y10
 	VPSLLD      $0x10, Y10, Y10
-	VPMOVZXWD   (R12)(R8*2), Y11
+	VPMOVZXWD   (R11)(DI*2), Y11
 	VPSLLD      $0x10, Y11, Y11
-	VMOVUPS     (AX)(R8*4), Y12
+	VMOVUPS     (AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     (CX)(R8*4), Y12
+	VMOVUPS     (CX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	ADDQ        $0x08, R8
-	SUBQ        $0x08, R13
+	ADDQ        $0x08, DI
+	SUBQ        $0x08, R12
 	JGE         block_vector
 
 block_tail:
-	CMPQ        R8, dim+64(FP)
+	CMPQ        DI, dim+64(FP)
 	JGE         block_sum
-	MOVWLZX     (R9)(R8*2), R13
-	SHLL        $0x10, R13
-	VMOVD       R13, X8
-	MOVWLZX     (R10)(R8*2), R13
-	SHLL        $0x10, R13
-	VMOVD       R13, X9
-	MOVWLZX     (R11)(R8*2), R13
-	SHLL        $0x10, R13
-	VMOVD       R13, X10
-	MOVWLZX     (R12)(R8*2), R13
-	SHLL        $0x10, R13
-	VMOVD       R13, X11
-	VMOVSS      (AX)(R8*4), X12
+	MOVWLZX     (R8)(DI*2), R12
+	SHLL        $0x10, R12
+	VMOVD       R12, X8
+	MOVWLZX     (R9)(DI*2), R12
+	SHLL        $0x10, R12
+	VMOVD       R12, X9
+	MOVWLZX     (R10)(DI*2), R12
+	SHLL        $0x10, R12
+	VMOVD       R12, X10
+	MOVWLZX     (R11)(DI*2), R12
+	SHLL        $0x10, R12
+	VMOVD       R12, X11
+	VMOVSS      (AX)(DI*4), X12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVSS      (CX)(R8*4), X12
+	VMOVSS      (CX)(DI*4), X12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	INCQ        R8
+	INCQ        DI
 	JMP         block_tail
 
 block_sum:
@@ -2945,8 +2632,8 @@ block_sum:
 	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
 	VUNPCKLPS    X13, X0, X13
-	MOVQ         o0+72(FP), R8
-	VMOVUPS      X13, (R8)(DI*4)
+	MOVQ         o0+72(FP), DI
+	VMOVUPS      X13, (DI)(SI*4)
 	VPERM2F128   $0x20, Y3, Y1, Y14
 	VPERM2F128   $0x31, Y3, Y1, Y15
 	VADDPS       Y15, Y14, Y1
@@ -2957,97 +2644,10 @@ block_sum:
 	VHADDPS      Y1, Y1, Y1
 	VEXTRACTF128 $0x01, Y1, X13
 	VUNPCKLPS    X13, X1, X13
-	MOVQ         o1+80(FP), R8
-	VMOVUPS      X13, (R8)(DI*4)
-	ADDQ         $0x04, DI
+	MOVQ         o1+80(FP), DI
+	VMOVUPS      X13, (DI)(SI*4)
+	ADDQ         $0x04, SI
 	JMP          block
-
-rest:
-	CMPQ   DI, n+56(FP)
-	JGE    done
-	MOVQ   DX, R9
-	LEAQ   (R9)(BX*1), DX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	XORQ   R8, R8
-	MOVQ   dim+64(FP), R10
-	SUBQ   $0x20, R10
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (SI)
-	ADDQ        $+64, SI
-	VPMOVZXWD   (R9)(R8*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     (AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VPMOVZXWD   16(R9)(R8*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     32(AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     32(CX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VPMOVZXWD   32(R9)(R8*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     64(AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     64(CX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VPMOVZXWD   48(R9)(R8*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     96(AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     96(CX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	ADDQ        $0x20, R8
-	SUBQ        $0x20, R10
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x18, R10
-	JLT  rest_tail
-
-rest_vector:
-	VPMOVZXWD   (R9)(R8*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     (AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	ADDQ        $0x08, R8
-	SUBQ        $0x08, R10
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        R8, dim+64(FP)
-	JGE         rest_sum
-	MOVWLZX     (R9)(R8*2), R13
-	SHLL        $0x10, R13
-	VMOVD       R13, X8
-	VMOVSS      (AX)(R8*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVSS      (CX)(R8*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	INCQ        R8
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+72(FP), R8
-	VMOVSS       X0, (R8)(DI*4)
-	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	MOVQ         o1+80(FP), R8
-	VMOVSS       X1, (R8)(DI*4)
-	INCQ         DI
-	JMP          rest
 
 done:
 	VZEROUPPER
@@ -3243,7 +2843,7 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func few4BF16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few4BF16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·few4BF16AVX2(SB), NOSPLIT, $0-104
 	MOVQ q0+0(FP), AX
@@ -3252,18 +2852,15 @@ TEXT ·few4BF16AVX2(SB), NOSPLIT, $0-104
 	MOVQ q3+24(FP), BX
 	MOVQ rows+32(FP), SI
 	MOVQ stride+40(FP), DI
-	MOVQ ahead+48(FP), R8
-	ADDQ SI, R8
-	XORQ R9, R9
+	MOVQ n+56(FP), R13
+	XORQ R8, R8
 
 block:
-	MOVQ   n+56(FP), R10
-	SUBQ   R9, R10
-	CMPQ   R10, $0x02
-	JLT    rest
-	MOVQ   SI, R11
-	LEAQ   (R11)(DI*1), R12
-	LEAQ   (R12)(DI*1), SI
+	DECQ   R13
+	JLT    done
+	MOVQ   SI, R10
+	LEAQ   (R10)(DI*1), R11
+	ADDQ   step+48(FP), SI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -3272,130 +2869,129 @@ block:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	XORQ   R10, R10
-	MOVQ   dim+64(FP), R13
-	SUBQ   $0x20, R13
+	XORQ   R9, R9
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x20, R12
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (R8)
-	PREFETCHT1  64(R8)
-	ADDQ        $+128, R8
-	VPMOVZXWD   (R11)(R10*2), Y8
+	PREFETCHT1  2048(R10)(R9*2)
+	PREFETCHT1  2048(R11)(R9*2)
+	VPMOVZXWD   (R10)(R9*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   (R12)(R10*2), Y9
+	VPMOVZXWD   (R11)(R9*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VMOVUPS     (AX)(R10*4), Y12
+	VMOVUPS     (AX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     (CX)(R10*4), Y12
+	VMOVUPS     (CX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     (DX)(R10*4), Y12
+	VMOVUPS     (DX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     (BX)(R10*4), Y12
+	VMOVUPS     (BX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	VPMOVZXWD   16(R11)(R10*2), Y8
+	VPMOVZXWD   16(R10)(R9*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   16(R12)(R10*2), Y9
+	VPMOVZXWD   16(R11)(R9*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VMOVUPS     32(AX)(R10*4), Y12
+	VMOVUPS     32(AX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     32(CX)(R10*4), Y12
+	VMOVUPS     32(CX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     32(DX)(R10*4), Y12
+	VMOVUPS     32(DX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     32(BX)(R10*4), Y12
+	VMOVUPS     32(BX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	VPMOVZXWD   32(R11)(R10*2), Y8
+	VPMOVZXWD   32(R10)(R9*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   32(R12)(R10*2), Y9
+	VPMOVZXWD   32(R11)(R9*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VMOVUPS     64(AX)(R10*4), Y12
+	VMOVUPS     64(AX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     64(CX)(R10*4), Y12
+	VMOVUPS     64(CX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     64(DX)(R10*4), Y12
+	VMOVUPS     64(DX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     64(BX)(R10*4), Y12
+	VMOVUPS     64(BX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	VPMOVZXWD   48(R11)(R10*2), Y8
+	VPMOVZXWD   48(R10)(R9*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   48(R12)(R10*2), Y9
+	VPMOVZXWD   48(R11)(R9*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VMOVUPS     96(AX)(R10*4), Y12
+	VMOVUPS     96(AX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     96(CX)(R10*4), Y12
+	VMOVUPS     96(CX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     96(DX)(R10*4), Y12
+	VMOVUPS     96(DX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     96(BX)(R10*4), Y12
+	VMOVUPS     96(BX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	ADDQ        $0x20, R10
-	SUBQ        $0x20, R13
+	ADDQ        $0x20, R9
+	SUBQ        $0x20, R12
 	JGE         block_lines
 
 block_vectors:
-	ADDQ $0x18, R13
+	ADDQ $0x18, R12
 	JLT  block_tail
 
 block_vector:
-	VPMOVZXWD   (R11)(R10*2), Y8
+	VPMOVZXWD   (R10)(R9*2), Y8
 	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   (R12)(R10*2), Y9
+	VPMOVZXWD   (R11)(R9*2), Y9
 	VPSLLD      $0x10, Y9, Y9
-	VMOVUPS     (AX)(R10*4), Y12
+	VMOVUPS     (AX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     (CX)(R10*4), Y12
+	VMOVUPS     (CX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     (DX)(R10*4), Y12
+	VMOVUPS     (DX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     (BX)(R10*4), Y12
+	VMOVUPS     (BX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	ADDQ        $0x08, R10
-	SUBQ        $0x08, R13
+	ADDQ        $0x08, R9
+	SUBQ        $0x08, R12
 	JGE         block_vector
 
 block_tail:
-	CMPQ        R10, dim+64(FP)
+	CMPQ        R9, dim+64(FP)
 	JGE         block_sum
-	MOVWLZX     (R11)(R10*2), R13
-	SHLL        $0x10, R13
-	VMOVD       R13, X8
-	MOVWLZX     (R12)(R10*2), R13
-	SHLL        $0x10, R13
-	VMOVD       R13, X9
-	VMOVSS      (AX)(R10*4), X12
+	MOVWLZX     (R10)(R9*2), R12
+	SHLL        $0x10, R12
+	VMOVD       R12, X8
+	MOVWLZX     (R11)(R9*2), R12
+	SHLL        $0x10, R12
+	VMOVD       R12, X9
+	VMOVSS      (AX)(R9*4), X12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVSS      (CX)(R10*4), X12
+	VMOVSS      (CX)(R9*4), X12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVSS      (DX)(R10*4), X12
+	VMOVSS      (DX)(R9*4), X12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVSS      (BX)(R10*4), X12
+	VMOVSS      (BX)(R9*4), X12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	INCQ        R10
+	INCQ        R9
 	JMP         block_tail
 
 block_sum:
@@ -3417,141 +3013,16 @@ block_sum:
 	VEXTRACTF128 $0x01, Y0, X13
 	VUNPCKLPS    X13, X0, X14
 	VUNPCKHPS    X13, X0, X15
-	MOVQ         o0+72(FP), R10
-	VMOVLPS      X14, (R10)(R9*4)
-	MOVQ         o1+80(FP), R10
-	VMOVHPS      X14, (R10)(R9*4)
-	MOVQ         o2+88(FP), R10
-	VMOVLPS      X15, (R10)(R9*4)
-	MOVQ         o3+96(FP), R10
-	VMOVHPS      X15, (R10)(R9*4)
-	ADDQ         $0x02, R9
+	MOVQ         o0+72(FP), R9
+	VMOVLPS      X14, (R9)(R8*4)
+	MOVQ         o1+80(FP), R9
+	VMOVHPS      X14, (R9)(R8*4)
+	MOVQ         o2+88(FP), R9
+	VMOVLPS      X15, (R9)(R8*4)
+	MOVQ         o3+96(FP), R9
+	VMOVHPS      X15, (R9)(R8*4)
+	ADDQ         $0x02, R8
 	JMP          block
-
-rest:
-	CMPQ   R9, n+56(FP)
-	JGE    done
-	MOVQ   SI, R11
-	LEAQ   (R11)(DI*1), SI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	XORQ   R10, R10
-	MOVQ   dim+64(FP), R12
-	SUBQ   $0x20, R12
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (R8)
-	ADDQ        $+64, R8
-	VPMOVZXWD   (R11)(R10*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     (AX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     (DX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     (BX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	VPMOVZXWD   16(R11)(R10*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     32(AX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     32(CX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     32(DX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     32(BX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	VPMOVZXWD   32(R11)(R10*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     64(AX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     64(CX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     64(DX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     64(BX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	VPMOVZXWD   48(R11)(R10*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     96(AX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     96(CX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     96(DX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     96(BX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	ADDQ        $0x20, R10
-	SUBQ        $0x20, R12
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x18, R12
-	JLT  rest_tail
-
-rest_vector:
-	VPMOVZXWD   (R11)(R10*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     (AX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     (DX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     (BX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	ADDQ        $0x08, R10
-	SUBQ        $0x08, R12
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        R10, dim+64(FP)
-	JGE         rest_sum
-	MOVWLZX     (R11)(R10*2), R13
-	SHLL        $0x10, R13
-	VMOVD       R13, X8
-	VMOVSS      (AX)(R10*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVSS      (CX)(R10*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVSS      (DX)(R10*4), X12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVSS      (BX)(R10*4), X12
-	VFMADD231PS Y8, Y12, Y3
-	INCQ        R10
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+72(FP), R10
-	VMOVSS       X0, (R10)(R9*4)
-	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	MOVQ         o1+80(FP), R10
-	VMOVSS       X1, (R10)(R9*4)
-	VEXTRACTF128 $0x01, Y2, X13
-	VADDPS       X13, X2, X2
-	VHADDPS      X2, X2, X2
-	VHADDPS      X2, X2, X2
-	MOVQ         o2+88(FP), R10
-	VMOVSS       X2, (R10)(R9*4)
-	VEXTRACTF128 $0x01, Y3, X13
-	VADDPS       X13, X3, X3
-	VHADDPS      X3, X3, X3
-	VHADDPS      X3, X3, X3
-	MOVQ         o3+96(FP), R10
-	VMOVSS       X3, (R10)(R9*4)
-	INCQ         R9
-	JMP          rest
 
 done:
 	VZEROUPPER
@@ -3802,120 +3273,116 @@ done:
 	VZEROUPPER
 	RET
 
-// func few1F16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few1F16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, F16C, FMA3, MMX+
 TEXT ·few1F16AVX2(SB), NOSPLIT, $0-104
 	MOVQ q0+0(FP), AX
 	MOVQ rows+32(FP), CX
 	MOVQ stride+40(FP), DX
-	MOVQ ahead+48(FP), BX
-	ADDQ CX, BX
-	XORQ SI, SI
+	MOVQ n+56(FP), R12
+	XORQ BX, BX
 
 block:
-	MOVQ   n+56(FP), DI
-	SUBQ   SI, DI
-	CMPQ   DI, $0x04
-	JLT    rest
-	MOVQ   CX, R8
+	DECQ   R12
+	JLT    done
+	MOVQ   CX, DI
+	LEAQ   (DI)(DX*1), R8
 	LEAQ   (R8)(DX*1), R9
 	LEAQ   (R9)(DX*1), R10
-	LEAQ   (R10)(DX*1), R11
-	LEAQ   (R11)(DX*1), CX
+	ADDQ   step+48(FP), CX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	XORQ   DI, DI
-	MOVQ   dim+64(FP), R12
-	SUBQ   $0x20, R12
+	XORQ   SI, SI
+	MOVQ   dim+64(FP), R11
+	SUBQ   $0x20, R11
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (BX)
-	PREFETCHT1  64(BX)
-	PREFETCHT1  128(BX)
-	PREFETCHT1  192(BX)
-	ADDQ        $+256, BX
-	VCVTPH2PS   (R8)(DI*2), Y8
-	VCVTPH2PS   (R9)(DI*2), Y9
-	VCVTPH2PS   (R10)(DI*2), Y10
-	VCVTPH2PS   (R11)(DI*2), Y11
-	VMOVUPS     (AX)(DI*4), Y12
+	PREFETCHT1  2048(DI)(SI*2)
+	PREFETCHT1  2048(R8)(SI*2)
+	PREFETCHT1  2048(R9)(SI*2)
+	PREFETCHT1  2048(R10)(SI*2)
+	VCVTPH2PS   (DI)(SI*2), Y8
+	VCVTPH2PS   (R8)(SI*2), Y9
+	VCVTPH2PS   (R9)(SI*2), Y10
+	VCVTPH2PS   (R10)(SI*2), Y11
+	VMOVUPS     (AX)(SI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	VCVTPH2PS   16(R8)(DI*2), Y8
-	VCVTPH2PS   16(R9)(DI*2), Y9
-	VCVTPH2PS   16(R10)(DI*2), Y10
-	VCVTPH2PS   16(R11)(DI*2), Y11
-	VMOVUPS     32(AX)(DI*4), Y12
+	VCVTPH2PS   16(DI)(SI*2), Y8
+	VCVTPH2PS   16(R8)(SI*2), Y9
+	VCVTPH2PS   16(R9)(SI*2), Y10
+	VCVTPH2PS   16(R10)(SI*2), Y11
+	VMOVUPS     32(AX)(SI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	VCVTPH2PS   32(R8)(DI*2), Y8
-	VCVTPH2PS   32(R9)(DI*2), Y9
-	VCVTPH2PS   32(R10)(DI*2), Y10
-	VCVTPH2PS   32(R11)(DI*2), Y11
-	VMOVUPS     64(AX)(DI*4), Y12
+	VCVTPH2PS   32(DI)(SI*2), Y8
+	VCVTPH2PS   32(R8)(SI*2), Y9
+	VCVTPH2PS   32(R9)(SI*2), Y10
+	VCVTPH2PS   32(R10)(SI*2), Y11
+	VMOVUPS     64(AX)(SI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	VCVTPH2PS   48(R8)(DI*2), Y8
-	VCVTPH2PS   48(R9)(DI*2), Y9
-	VCVTPH2PS   48(R10)(DI*2), Y10
-	VCVTPH2PS   48(R11)(DI*2), Y11
-	VMOVUPS     96(AX)(DI*4), Y12
+	VCVTPH2PS   48(DI)(SI*2), Y8
+	VCVTPH2PS   48(R8)(SI*2), Y9
+	VCVTPH2PS   48(R9)(SI*2), Y10
+	VCVTPH2PS   48(R10)(SI*2), Y11
+	VMOVUPS     96(AX)(SI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	ADDQ        $0x20, DI
-	SUBQ        $0x20, R12
+	ADDQ        $0x20, SI
+	SUBQ        $0x20, R11
 	JGE         block_lines
 
 block_vectors:
-	ADDQ $0x18, R12
+	ADDQ $0x18, R11
 	JLT  block_tail
 
 block_vector:
-	VCVTPH2PS   (R8)(DI*2), Y8
-	VCVTPH2PS   (R9)(DI*2), Y9
-	VCVTPH2PS   (R10)(DI*2), Y10
-	VCVTPH2PS   (R11)(DI*2), Y11
-	VMOVUPS     (AX)(DI*4), Y12
+	VCVTPH2PS   (DI)(SI*2), Y8
+	VCVTPH2PS   (R8)(SI*2), Y9
+	VCVTPH2PS   (R9)(SI*2), Y10
+	VCVTPH2PS   (R10)(SI*2), Y11
+	VMOVUPS     (AX)(SI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	ADDQ        $0x08, DI
-	SUBQ        $0x08, R12
+	ADDQ        $0x08, SI
+	SUBQ        $0x08, R11
 	JGE         block_vector
 
 block_tail:
-	CMPQ        DI, dim+64(FP)
+	CMPQ        SI, dim+64(FP)
 	JGE         block_sum
-	MOVWLZX     (R8)(DI*2), R12
-	VMOVD       R12, X8
+	MOVWLZX     (DI)(SI*2), R11
+	VMOVD       R11, X8
 	VCVTPH2PS   X8, X8
-	MOVWLZX     (R9)(DI*2), R12
-	VMOVD       R12, X9
+	MOVWLZX     (R8)(SI*2), R11
+	VMOVD       R11, X9
 	VCVTPH2PS   X9, X9
-	MOVWLZX     (R10)(DI*2), R12
-	VMOVD       R12, X10
+	MOVWLZX     (R9)(SI*2), R11
+	VMOVD       R11, X10
 	VCVTPH2PS   X10, X10
-	MOVWLZX     (R11)(DI*2), R12
-	VMOVD       R12, X11
+	MOVWLZX     (R10)(SI*2), R11
+	VMOVD       R11, X11
 	VCVTPH2PS   X11, X11
-	VMOVSS      (AX)(DI*4), X12
+	VMOVSS      (AX)(SI*4), X12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y1
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
-	INCQ        DI
+	INCQ        SI
 	JMP         block_tail
 
 block_sum:
@@ -3929,73 +3396,10 @@ block_sum:
 	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
 	VUNPCKLPS    X13, X0, X13
-	MOVQ         o0+72(FP), DI
-	VMOVUPS      X13, (DI)(SI*4)
-	ADDQ         $0x04, SI
+	MOVQ         o0+72(FP), SI
+	VMOVUPS      X13, (SI)(BX*4)
+	ADDQ         $0x04, BX
 	JMP          block
-
-rest:
-	CMPQ   SI, n+56(FP)
-	JGE    done
-	MOVQ   CX, R8
-	LEAQ   (R8)(DX*1), CX
-	VXORPS Y0, Y0, Y0
-	XORQ   DI, DI
-	MOVQ   dim+64(FP), R9
-	SUBQ   $0x20, R9
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (BX)
-	ADDQ        $+64, BX
-	VCVTPH2PS   (R8)(DI*2), Y8
-	VMOVUPS     (AX)(DI*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VCVTPH2PS   16(R8)(DI*2), Y8
-	VMOVUPS     32(AX)(DI*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VCVTPH2PS   32(R8)(DI*2), Y8
-	VMOVUPS     64(AX)(DI*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VCVTPH2PS   48(R8)(DI*2), Y8
-	VMOVUPS     96(AX)(DI*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	ADDQ        $0x20, DI
-	SUBQ        $0x20, R9
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x18, R9
-	JLT  rest_tail
-
-rest_vector:
-	VCVTPH2PS   (R8)(DI*2), Y8
-	VMOVUPS     (AX)(DI*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	ADDQ        $0x08, DI
-	SUBQ        $0x08, R9
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        DI, dim+64(FP)
-	JGE         rest_sum
-	MOVWLZX     (R8)(DI*2), R12
-	VMOVD       R12, X8
-	VCVTPH2PS   X8, X8
-	VMOVSS      (AX)(DI*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	INCQ        DI
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+72(FP), DI
-	VMOVSS       X0, (DI)(SI*4)
-	INCQ         SI
-	JMP          rest
 
 done:
 	VZEROUPPER
@@ -4147,27 +3551,24 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func few2F16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few2F16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, F16C, FMA3, MMX+
 TEXT ·few2F16AVX2(SB), NOSPLIT, $0-104
 	MOVQ q0+0(FP), AX
 	MOVQ q1+8(FP), CX
 	MOVQ rows+32(FP), DX
 	MOVQ stride+40(FP), BX
-	MOVQ ahead+48(FP), SI
-	ADDQ DX, SI
-	XORQ DI, DI
+	MOVQ n+56(FP), R13
+	XORQ SI, SI
 
 block:
-	MOVQ   n+56(FP), R8
-	SUBQ   DI, R8
-	CMPQ   R8, $0x04
-	JLT    rest
-	MOVQ   DX, R9
+	DECQ   R13
+	JLT    done
+	MOVQ   DX, R8
+	LEAQ   (R8)(BX*1), R9
 	LEAQ   (R9)(BX*1), R10
 	LEAQ   (R10)(BX*1), R11
-	LEAQ   (R11)(BX*1), R12
-	LEAQ   (R12)(BX*1), DX
+	ADDQ   step+48(FP), DX
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -4176,126 +3577,125 @@ block:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	XORQ   R8, R8
-	MOVQ   dim+64(FP), R13
-	SUBQ   $0x20, R13
+	XORQ   DI, DI
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x20, R12
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (SI)
-	PREFETCHT1  64(SI)
-	PREFETCHT1  128(SI)
-	PREFETCHT1  192(SI)
-	ADDQ        $+256, SI
-	VCVTPH2PS   (R9)(R8*2), Y8
-	VCVTPH2PS   (R10)(R8*2), Y9
-	VCVTPH2PS   (R11)(R8*2), Y10
-	VCVTPH2PS   (R12)(R8*2), Y11
-	VMOVUPS     (AX)(R8*4), Y12
+	PREFETCHT1  2048(R8)(DI*2)
+	PREFETCHT1  2048(R9)(DI*2)
+	PREFETCHT1  2048(R10)(DI*2)
+	PREFETCHT1  2048(R11)(DI*2)
+	VCVTPH2PS   (R8)(DI*2), Y8
+	VCVTPH2PS   (R9)(DI*2), Y9
+	VCVTPH2PS   (R10)(DI*2), Y10
+	VCVTPH2PS   (R11)(DI*2), Y11
+	VMOVUPS     (AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     (CX)(R8*4), Y12
+	VMOVUPS     (CX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	VCVTPH2PS   16(R9)(R8*2), Y8
-	VCVTPH2PS   16(R10)(R8*2), Y9
-	VCVTPH2PS   16(R11)(R8*2), Y10
-	VCVTPH2PS   16(R12)(R8*2), Y11
-	VMOVUPS     32(AX)(R8*4), Y12
+	VCVTPH2PS   16(R8)(DI*2), Y8
+	VCVTPH2PS   16(R9)(DI*2), Y9
+	VCVTPH2PS   16(R10)(DI*2), Y10
+	VCVTPH2PS   16(R11)(DI*2), Y11
+	VMOVUPS     32(AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     32(CX)(R8*4), Y12
+	VMOVUPS     32(CX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	VCVTPH2PS   32(R9)(R8*2), Y8
-	VCVTPH2PS   32(R10)(R8*2), Y9
-	VCVTPH2PS   32(R11)(R8*2), Y10
-	VCVTPH2PS   32(R12)(R8*2), Y11
-	VMOVUPS     64(AX)(R8*4), Y12
+	VCVTPH2PS   32(R8)(DI*2), Y8
+	VCVTPH2PS   32(R9)(DI*2), Y9
+	VCVTPH2PS   32(R10)(DI*2), Y10
+	VCVTPH2PS   32(R11)(DI*2), Y11
+	VMOVUPS     64(AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     64(CX)(R8*4), Y12
+	VMOVUPS     64(CX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	VCVTPH2PS   48(R9)(R8*2), Y8
-	VCVTPH2PS   48(R10)(R8*2), Y9
-	VCVTPH2PS   48(R11)(R8*2), Y10
-	VCVTPH2PS   48(R12)(R8*2), Y11
-	VMOVUPS     96(AX)(R8*4), Y12
+	VCVTPH2PS   48(R8)(DI*2), Y8
+	VCVTPH2PS   48(R9)(DI*2), Y9
+	VCVTPH2PS   48(R10)(DI*2), Y10
+	VCVTPH2PS   48(R11)(DI*2), Y11
+	VMOVUPS     96(AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     96(CX)(R8*4), Y12
+	VMOVUPS     96(CX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	ADDQ        $0x20, R8
-	SUBQ        $0x20, R13
+	ADDQ        $0x20, DI
+	SUBQ        $0x20, R12
 	JGE         block_lines
 
 block_vectors:
-	ADDQ $0x18, R13
+	ADDQ $0x18, R12
 	JLT  block_tail
 
 block_vector:
-	VCVTPH2PS   (R9)(R8*2), Y8
-	VCVTPH2PS   (R10)(R8*2), Y9
-	VCVTPH2PS   (R11)(R8*2), Y10
-	VCVTPH2PS   (R12)(R8*2), Y11
-	VMOVUPS     (AX)(R8*4), Y12
+	VCVTPH2PS   (R8)(DI*2), Y8
+	VCVTPH2PS   (R9)(DI*2), Y9
+	VCVTPH2PS   (R10)(DI*2), Y10
+	VCVTPH2PS   (R11)(DI*2), Y11
+	VMOVUPS     (AX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     (CX)(R8*4), Y12
+	VMOVUPS     (CX)(DI*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	ADDQ        $0x08, R8
-	SUBQ        $0x08, R13
+	ADDQ        $0x08, DI
+	SUBQ        $0x08, R12
 	JGE         block_vector
 
 block_tail:
-	CMPQ        R8, dim+64(FP)
+	CMPQ        DI, dim+64(FP)
 	JGE         block_sum
-	MOVWLZX     (R9)(R8*2), R13
-	VMOVD       R13, X8
+	MOVWLZX     (R8)(DI*2), R12
+	VMOVD       R12, X8
 	VCVTPH2PS   X8, X8
-	MOVWLZX     (R10)(R8*2), R13
-	VMOVD       R13, X9
+	MOVWLZX     (R9)(DI*2), R12
+	VMOVD       R12, X9
 	VCVTPH2PS   X9, X9
-	MOVWLZX     (R11)(R8*2), R13
-	VMOVD       R13, X10
+	MOVWLZX     (R10)(DI*2), R12
+	VMOVD       R12, X10
 	VCVTPH2PS   X10, X10
-	MOVWLZX     (R12)(R8*2), R13
-	VMOVD       R13, X11
+	MOVWLZX     (R11)(DI*2), R12
+	VMOVD       R12, X11
 	VCVTPH2PS   X11, X11
-	VMOVSS      (AX)(R8*4), X12
+	VMOVSS      (AX)(DI*4), X12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y2
 	VFMADD231PS Y10, Y12, Y4
 	VFMADD231PS Y11, Y12, Y6
-	VMOVSS      (CX)(R8*4), X12
+	VMOVSS      (CX)(DI*4), X12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y3
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
-	INCQ        R8
+	INCQ        DI
 	JMP         block_tail
 
 block_sum:
@@ -4309,8 +3709,8 @@ block_sum:
 	VHADDPS      Y0, Y0, Y0
 	VEXTRACTF128 $0x01, Y0, X13
 	VUNPCKLPS    X13, X0, X13
-	MOVQ         o0+72(FP), R8
-	VMOVUPS      X13, (R8)(DI*4)
+	MOVQ         o0+72(FP), DI
+	VMOVUPS      X13, (DI)(SI*4)
 	VPERM2F128   $0x20, Y3, Y1, Y14
 	VPERM2F128   $0x31, Y3, Y1, Y15
 	VADDPS       Y15, Y14, Y1
@@ -4321,92 +3721,10 @@ block_sum:
 	VHADDPS      Y1, Y1, Y1
 	VEXTRACTF128 $0x01, Y1, X13
 	VUNPCKLPS    X13, X1, X13
-	MOVQ         o1+80(FP), R8
-	VMOVUPS      X13, (R8)(DI*4)
-	ADDQ         $0x04, DI
+	MOVQ         o1+80(FP), DI
+	VMOVUPS      X13, (DI)(SI*4)
+	ADDQ         $0x04, SI
 	JMP          block
-
-rest:
-	CMPQ   DI, n+56(FP)
-	JGE    done
-	MOVQ   DX, R9
-	LEAQ   (R9)(BX*1), DX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	XORQ   R8, R8
-	MOVQ   dim+64(FP), R10
-	SUBQ   $0x20, R10
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (SI)
-	ADDQ        $+64, SI
-	VCVTPH2PS   (R9)(R8*2), Y8
-	VMOVUPS     (AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VCVTPH2PS   16(R9)(R8*2), Y8
-	VMOVUPS     32(AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     32(CX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VCVTPH2PS   32(R9)(R8*2), Y8
-	VMOVUPS     64(AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     64(CX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VCVTPH2PS   48(R9)(R8*2), Y8
-	VMOVUPS     96(AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     96(CX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	ADDQ        $0x20, R8
-	SUBQ        $0x20, R10
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x18, R10
-	JLT  rest_tail
-
-rest_vector:
-	VCVTPH2PS   (R9)(R8*2), Y8
-	VMOVUPS     (AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	ADDQ        $0x08, R8
-	SUBQ        $0x08, R10
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        R8, dim+64(FP)
-	JGE         rest_sum
-	MOVWLZX     (R9)(R8*2), R13
-	VMOVD       R13, X8
-	VCVTPH2PS   X8, X8
-	VMOVSS      (AX)(R8*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVSS      (CX)(R8*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	INCQ        R8
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+72(FP), R8
-	VMOVSS       X0, (R8)(DI*4)
-	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	MOVQ         o1+80(FP), R8
-	VMOVSS       X1, (R8)(DI*4)
-	INCQ         DI
-	JMP          rest
 
 done:
 	VZEROUPPER
@@ -4595,7 +3913,7 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func few4F16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few4F16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, F16C, FMA3, MMX+
 TEXT ·few4F16AVX2(SB), NOSPLIT, $0-104
 	MOVQ q0+0(FP), AX
@@ -4604,18 +3922,15 @@ TEXT ·few4F16AVX2(SB), NOSPLIT, $0-104
 	MOVQ q3+24(FP), BX
 	MOVQ rows+32(FP), SI
 	MOVQ stride+40(FP), DI
-	MOVQ ahead+48(FP), R8
-	ADDQ SI, R8
-	XORQ R9, R9
+	MOVQ n+56(FP), R13
+	XORQ R8, R8
 
 block:
-	MOVQ   n+56(FP), R10
-	SUBQ   R9, R10
-	CMPQ   R10, $0x02
-	JLT    rest
-	MOVQ   SI, R11
-	LEAQ   (R11)(DI*1), R12
-	LEAQ   (R12)(DI*1), SI
+	DECQ   R13
+	JLT    done
+	MOVQ   SI, R10
+	LEAQ   (R10)(DI*1), R11
+	ADDQ   step+48(FP), SI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -4624,120 +3939,119 @@ block:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	XORQ   R10, R10
-	MOVQ   dim+64(FP), R13
-	SUBQ   $0x20, R13
+	XORQ   R9, R9
+	MOVQ   dim+64(FP), R12
+	SUBQ   $0x20, R12
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (R8)
-	PREFETCHT1  64(R8)
-	ADDQ        $+128, R8
-	VCVTPH2PS   (R11)(R10*2), Y8
-	VCVTPH2PS   (R12)(R10*2), Y9
-	VMOVUPS     (AX)(R10*4), Y12
+	PREFETCHT1  2048(R10)(R9*2)
+	PREFETCHT1  2048(R11)(R9*2)
+	VCVTPH2PS   (R10)(R9*2), Y8
+	VCVTPH2PS   (R11)(R9*2), Y9
+	VMOVUPS     (AX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     (CX)(R10*4), Y12
+	VMOVUPS     (CX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     (DX)(R10*4), Y12
+	VMOVUPS     (DX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     (BX)(R10*4), Y12
+	VMOVUPS     (BX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	VCVTPH2PS   16(R11)(R10*2), Y8
-	VCVTPH2PS   16(R12)(R10*2), Y9
-	VMOVUPS     32(AX)(R10*4), Y12
+	VCVTPH2PS   16(R10)(R9*2), Y8
+	VCVTPH2PS   16(R11)(R9*2), Y9
+	VMOVUPS     32(AX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     32(CX)(R10*4), Y12
+	VMOVUPS     32(CX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     32(DX)(R10*4), Y12
+	VMOVUPS     32(DX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     32(BX)(R10*4), Y12
+	VMOVUPS     32(BX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	VCVTPH2PS   32(R11)(R10*2), Y8
-	VCVTPH2PS   32(R12)(R10*2), Y9
-	VMOVUPS     64(AX)(R10*4), Y12
+	VCVTPH2PS   32(R10)(R9*2), Y8
+	VCVTPH2PS   32(R11)(R9*2), Y9
+	VMOVUPS     64(AX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     64(CX)(R10*4), Y12
+	VMOVUPS     64(CX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     64(DX)(R10*4), Y12
+	VMOVUPS     64(DX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     64(BX)(R10*4), Y12
+	VMOVUPS     64(BX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	VCVTPH2PS   48(R11)(R10*2), Y8
-	VCVTPH2PS   48(R12)(R10*2), Y9
-	VMOVUPS     96(AX)(R10*4), Y12
+	VCVTPH2PS   48(R10)(R9*2), Y8
+	VCVTPH2PS   48(R11)(R9*2), Y9
+	VMOVUPS     96(AX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     96(CX)(R10*4), Y12
+	VMOVUPS     96(CX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     96(DX)(R10*4), Y12
+	VMOVUPS     96(DX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     96(BX)(R10*4), Y12
+	VMOVUPS     96(BX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	ADDQ        $0x20, R10
-	SUBQ        $0x20, R13
+	ADDQ        $0x20, R9
+	SUBQ        $0x20, R12
 	JGE         block_lines
 
 block_vectors:
-	ADDQ $0x18, R13
+	ADDQ $0x18, R12
 	JLT  block_tail
 
 block_vector:
-	VCVTPH2PS   (R11)(R10*2), Y8
-	VCVTPH2PS   (R12)(R10*2), Y9
-	VMOVUPS     (AX)(R10*4), Y12
+	VCVTPH2PS   (R10)(R9*2), Y8
+	VCVTPH2PS   (R11)(R9*2), Y9
+	VMOVUPS     (AX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     (CX)(R10*4), Y12
+	VMOVUPS     (CX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     (DX)(R10*4), Y12
+	VMOVUPS     (DX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     (BX)(R10*4), Y12
+	VMOVUPS     (BX)(R9*4), Y12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	ADDQ        $0x08, R10
-	SUBQ        $0x08, R13
+	ADDQ        $0x08, R9
+	SUBQ        $0x08, R12
 	JGE         block_vector
 
 block_tail:
-	CMPQ        R10, dim+64(FP)
+	CMPQ        R9, dim+64(FP)
 	JGE         block_sum
-	MOVWLZX     (R11)(R10*2), R13
-	VMOVD       R13, X8
+	MOVWLZX     (R10)(R9*2), R12
+	VMOVD       R12, X8
 	VCVTPH2PS   X8, X8
-	MOVWLZX     (R12)(R10*2), R13
-	VMOVD       R13, X9
+	MOVWLZX     (R11)(R9*2), R12
+	VMOVD       R12, X9
 	VCVTPH2PS   X9, X9
-	VMOVSS      (AX)(R10*4), X12
+	VMOVSS      (AX)(R9*4), X12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
-	VMOVSS      (CX)(R10*4), X12
+	VMOVSS      (CX)(R9*4), X12
 	VFMADD231PS Y8, Y12, Y1
 	VFMADD231PS Y9, Y12, Y5
-	VMOVSS      (DX)(R10*4), X12
+	VMOVSS      (DX)(R9*4), X12
 	VFMADD231PS Y8, Y12, Y2
 	VFMADD231PS Y9, Y12, Y6
-	VMOVSS      (BX)(R10*4), X12
+	VMOVSS      (BX)(R9*4), X12
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
-	INCQ        R10
+	INCQ        R9
 	JMP         block_tail
 
 block_sum:
@@ -4759,136 +4073,16 @@ block_sum:
 	VEXTRACTF128 $0x01, Y0, X13
 	VUNPCKLPS    X13, X0, X14
 	VUNPCKHPS    X13, X0, X15
-	MOVQ         o0+72(FP), R10
-	VMOVLPS      X14, (R10)(R9*4)
-	MOVQ         o1+80(FP), R10
-	VMOVHPS      X14, (R10)(R9*4)
-	MOVQ         o2+88(FP), R10
-	VMOVLPS      X15, (R10)(R9*4)
-	MOVQ         o3+96(FP), R10
-	VMOVHPS      X15, (R10)(R9*4)
-	ADDQ         $0x02, R9
+	MOVQ         o0+72(FP), R9
+	VMOVLPS      X14, (R9)(R8*4)
+	MOVQ         o1+80(FP), R9
+	VMOVHPS      X14, (R9)(R8*4)
+	MOVQ         o2+88(FP), R9
+	VMOVLPS      X15, (R9)(R8*4)
+	MOVQ         o3+96(FP), R9
+	VMOVHPS      X15, (R9)(R8*4)
+	ADDQ         $0x02, R8
 	JMP          block
-
-rest:
-	CMPQ   R9, n+56(FP)
-	JGE    done
-	MOVQ   SI, R11
-	LEAQ   (R11)(DI*1), SI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	XORQ   R10, R10
-	MOVQ   dim+64(FP), R12
-	SUBQ   $0x20, R12
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (R8)
-	ADDQ        $+64, R8
-	VCVTPH2PS   (R11)(R10*2), Y8
-	VMOVUPS     (AX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     (DX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     (BX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	VCVTPH2PS   16(R11)(R10*2), Y8
-	VMOVUPS     32(AX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     32(CX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     32(DX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     32(BX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	VCVTPH2PS   32(R11)(R10*2), Y8
-	VMOVUPS     64(AX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     64(CX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     64(DX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     64(BX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	VCVTPH2PS   48(R11)(R10*2), Y8
-	VMOVUPS     96(AX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     96(CX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     96(DX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     96(BX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	ADDQ        $0x20, R10
-	SUBQ        $0x20, R12
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x18, R12
-	JLT  rest_tail
-
-rest_vector:
-	VCVTPH2PS   (R11)(R10*2), Y8
-	VMOVUPS     (AX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     (DX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     (BX)(R10*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	ADDQ        $0x08, R10
-	SUBQ        $0x08, R12
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        R10, dim+64(FP)
-	JGE         rest_sum
-	MOVWLZX     (R11)(R10*2), R13
-	VMOVD       R13, X8
-	VCVTPH2PS   X8, X8
-	VMOVSS      (AX)(R10*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVSS      (CX)(R10*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVSS      (DX)(R10*4), X12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVSS      (BX)(R10*4), X12
-	VFMADD231PS Y8, Y12, Y3
-	INCQ        R10
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+72(FP), R10
-	VMOVSS       X0, (R10)(R9*4)
-	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	MOVQ         o1+80(FP), R10
-	VMOVSS       X1, (R10)(R9*4)
-	VEXTRACTF128 $0x01, Y2, X13
-	VADDPS       X13, X2, X2
-	VHADDPS      X2, X2, X2
-	VHADDPS      X2, X2, X2
-	MOVQ         o2+88(FP), R10
-	VMOVSS       X2, (R10)(R9*4)
-	VEXTRACTF128 $0x01, Y3, X13
-	VADDPS       X13, X3, X3
-	VHADDPS      X3, X3, X3
-	VHADDPS      X3, X3, X3
-	MOVQ         o3+96(FP), R10
-	VMOVSS       X3, (R10)(R9*4)
-	INCQ         R9
-	JMP          rest
 
 done:
 	VZEROUPPER

@@ -3585,7 +3585,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func few1F32AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few1F32AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·few1F32AVX512(SB), NOSPLIT, $0-104
 	MOVQ  q0+0(FP), AX
@@ -3597,57 +3597,53 @@ TEXT ·few1F32AVX512(SB), NOSPLIT, $0-104
 	KMOVW DX, K1
 	MOVQ  rows+32(FP), CX
 	MOVQ  stride+40(FP), DX
-	MOVQ  ahead+48(FP), BX
-	ADDQ  CX, BX
-	XORQ  SI, SI
+	MOVQ  n+56(FP), R11
+	XORQ  BX, BX
 
 block:
-	MOVQ   n+56(FP), DI
-	SUBQ   SI, DI
-	CMPQ   DI, $0x04
-	JLT    rest
-	MOVQ   CX, R8
+	DECQ   R11
+	JLT    done
+	MOVQ   CX, DI
+	LEAQ   (DI)(DX*1), R8
 	LEAQ   (R8)(DX*1), R9
 	LEAQ   (R9)(DX*1), R10
-	LEAQ   (R10)(DX*1), R11
-	LEAQ   (R11)(DX*1), CX
+	ADDQ   step+48(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	XORQ   DI, DI
+	XORQ   SI, SI
 	MOVQ   dim+64(FP), R12
 	SUBQ   $0x10, R12
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (BX)
-	PREFETCHT1  64(BX)
-	PREFETCHT1  128(BX)
-	PREFETCHT1  192(BX)
-	ADDQ        $+256, BX
-	VMOVUPS     (R8)(DI*4), Z16
-	VMOVUPS     (R9)(DI*4), Z17
-	VMOVUPS     (R10)(DI*4), Z18
-	VMOVUPS     (R11)(DI*4), Z19
-	VMOVUPS     (AX)(DI*4), Z20
+	PREFETCHT1  2048(DI)(SI*4)
+	PREFETCHT1  2048(R8)(SI*4)
+	PREFETCHT1  2048(R9)(SI*4)
+	PREFETCHT1  2048(R10)(SI*4)
+	VMOVUPS     (DI)(SI*4), Z16
+	VMOVUPS     (R8)(SI*4), Z17
+	VMOVUPS     (R9)(SI*4), Z18
+	VMOVUPS     (R10)(SI*4), Z19
+	VMOVUPS     (AX)(SI*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
 	VFMADD231PS Z19, Z20, Z3
-	ADDQ        $0x10, DI
+	ADDQ        $0x10, SI
 	SUBQ        $0x10, R12
 	JGE         block_lines
 
 block_vectors:
 	ADDQ        $0x00, R12
-	CMPQ        DI, dim+64(FP)
+	CMPQ        SI, dim+64(FP)
 	JGE         block_sum
-	VMOVUPS.Z   (R8)(DI*4), K1, Z16
-	VMOVUPS.Z   (R9)(DI*4), K1, Z17
-	VMOVUPS.Z   (R10)(DI*4), K1, Z18
-	VMOVUPS.Z   (R11)(DI*4), K1, Z19
-	VMOVUPS.Z   (AX)(DI*4), K1, Z20
+	VMOVUPS.Z   (DI)(SI*4), K1, Z16
+	VMOVUPS.Z   (R8)(SI*4), K1, Z17
+	VMOVUPS.Z   (R9)(SI*4), K1, Z18
+	VMOVUPS.Z   (R10)(SI*4), K1, Z19
+	VMOVUPS.Z   (AX)(SI*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
@@ -3672,51 +3668,10 @@ block_sum:
 	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
 	VUNPCKLPS     X13, X0, X13
-	MOVQ          o0+72(FP), DI
-	VMOVUPS       X13, (DI)(SI*4)
-	ADDQ          $0x04, SI
+	MOVQ          o0+72(FP), SI
+	VMOVUPS       X13, (SI)(BX*4)
+	ADDQ          $0x04, BX
 	JMP           block
-
-rest:
-	CMPQ   SI, n+56(FP)
-	JGE    done
-	MOVQ   CX, R8
-	LEAQ   (R8)(DX*1), CX
-	VPXORD Z0, Z0, Z0
-	XORQ   DI, DI
-	MOVQ   dim+64(FP), R9
-	SUBQ   $0x10, R9
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (BX)
-	ADDQ        $+64, BX
-	VMOVUPS     (R8)(DI*4), Z16
-	VMOVUPS     (AX)(DI*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	ADDQ        $0x10, DI
-	SUBQ        $0x10, R9
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ        $0x00, R9
-	CMPQ        DI, dim+64(FP)
-	JGE         rest_sum
-	VMOVUPS.Z   (R8)(DI*4), K1, Z16
-	VMOVUPS.Z   (AX)(DI*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z0
-
-rest_sum:
-	VEXTRACTF64X4 $0x01, Z0, Y13
-	VADDPS        Y13, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	MOVQ          o0+72(FP), DI
-	VMOVSS        X0, (DI)(SI*4)
-	INCQ          SI
-	JMP           rest
 
 done:
 	VZEROUPPER
@@ -3938,7 +3893,7 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func few2F32AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few2F32AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·few2F32AVX512(SB), NOSPLIT, $0-104
 	MOVQ  q0+0(FP), AX
@@ -3951,20 +3906,17 @@ TEXT ·few2F32AVX512(SB), NOSPLIT, $0-104
 	KMOVW BX, K1
 	MOVQ  rows+32(FP), CX
 	MOVQ  stride+40(FP), BX
-	MOVQ  ahead+48(FP), SI
-	ADDQ  CX, SI
-	XORQ  DI, DI
+	MOVQ  n+56(FP), R12
+	XORQ  SI, SI
 
 block:
-	MOVQ   n+56(FP), R8
-	SUBQ   DI, R8
-	CMPQ   R8, $0x04
-	JLT    rest
-	MOVQ   CX, R9
+	DECQ   R12
+	JLT    done
+	MOVQ   CX, R8
+	LEAQ   (R8)(BX*1), R9
 	LEAQ   (R9)(BX*1), R10
 	LEAQ   (R10)(BX*1), R11
-	LEAQ   (R11)(BX*1), R12
-	LEAQ   (R12)(BX*1), CX
+	ADDQ   step+48(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3973,49 +3925,48 @@ block:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	XORQ   R8, R8
+	XORQ   DI, DI
 	MOVQ   dim+64(FP), R13
 	SUBQ   $0x10, R13
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (SI)
-	PREFETCHT1  64(SI)
-	PREFETCHT1  128(SI)
-	PREFETCHT1  192(SI)
-	ADDQ        $+256, SI
-	VMOVUPS     (R9)(R8*4), Z16
-	VMOVUPS     (R10)(R8*4), Z17
-	VMOVUPS     (R11)(R8*4), Z18
-	VMOVUPS     (R12)(R8*4), Z19
-	VMOVUPS     (AX)(R8*4), Z20
+	PREFETCHT1  2048(R8)(DI*4)
+	PREFETCHT1  2048(R9)(DI*4)
+	PREFETCHT1  2048(R10)(DI*4)
+	PREFETCHT1  2048(R11)(DI*4)
+	VMOVUPS     (R8)(DI*4), Z16
+	VMOVUPS     (R9)(DI*4), Z17
+	VMOVUPS     (R10)(DI*4), Z18
+	VMOVUPS     (R11)(DI*4), Z19
+	VMOVUPS     (AX)(DI*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z2
 	VFMADD231PS Z18, Z20, Z4
 	VFMADD231PS Z19, Z20, Z6
-	VMOVUPS     (DX)(R8*4), Z20
+	VMOVUPS     (DX)(DI*4), Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z3
 	VFMADD231PS Z18, Z20, Z5
 	VFMADD231PS Z19, Z20, Z7
-	ADDQ        $0x10, R8
+	ADDQ        $0x10, DI
 	SUBQ        $0x10, R13
 	JGE         block_lines
 
 block_vectors:
 	ADDQ        $0x00, R13
-	CMPQ        R8, dim+64(FP)
+	CMPQ        DI, dim+64(FP)
 	JGE         block_sum
-	VMOVUPS.Z   (R9)(R8*4), K1, Z16
-	VMOVUPS.Z   (R10)(R8*4), K1, Z17
-	VMOVUPS.Z   (R11)(R8*4), K1, Z18
-	VMOVUPS.Z   (R12)(R8*4), K1, Z19
-	VMOVUPS.Z   (AX)(R8*4), K1, Z20
+	VMOVUPS.Z   (R8)(DI*4), K1, Z16
+	VMOVUPS.Z   (R9)(DI*4), K1, Z17
+	VMOVUPS.Z   (R10)(DI*4), K1, Z18
+	VMOVUPS.Z   (R11)(DI*4), K1, Z19
+	VMOVUPS.Z   (AX)(DI*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z2
 	VFMADD231PS Z18, Z20, Z4
 	VFMADD231PS Z19, Z20, Z6
-	VMOVUPS.Z   (DX)(R8*4), K1, Z20
+	VMOVUPS.Z   (DX)(DI*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z3
 	VFMADD231PS Z18, Z20, Z5
@@ -4040,8 +3991,8 @@ block_sum:
 	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
 	VUNPCKLPS     X13, X0, X13
-	MOVQ          o0+72(FP), R8
-	VMOVUPS       X13, (R8)(DI*4)
+	MOVQ          o0+72(FP), DI
+	VMOVUPS       X13, (DI)(SI*4)
 	VEXTRACTF64X4 $0x01, Z1, Y13
 	VADDPS        Y13, Y1, Y1
 	VEXTRACTF64X4 $0x01, Z3, Y13
@@ -4060,64 +4011,10 @@ block_sum:
 	VHADDPS       Y1, Y1, Y1
 	VEXTRACTF128  $0x01, Y1, X13
 	VUNPCKLPS     X13, X1, X13
-	MOVQ          o1+80(FP), R8
-	VMOVUPS       X13, (R8)(DI*4)
-	ADDQ          $0x04, DI
+	MOVQ          o1+80(FP), DI
+	VMOVUPS       X13, (DI)(SI*4)
+	ADDQ          $0x04, SI
 	JMP           block
-
-rest:
-	CMPQ   DI, n+56(FP)
-	JGE    done
-	MOVQ   CX, R9
-	LEAQ   (R9)(BX*1), CX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	XORQ   R8, R8
-	MOVQ   dim+64(FP), R10
-	SUBQ   $0x10, R10
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (SI)
-	ADDQ        $+64, SI
-	VMOVUPS     (R9)(R8*4), Z16
-	VMOVUPS     (AX)(R8*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS     (DX)(R8*4), Z20
-	VFMADD231PS Z16, Z20, Z1
-	ADDQ        $0x10, R8
-	SUBQ        $0x10, R10
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ        $0x00, R10
-	CMPQ        R8, dim+64(FP)
-	JGE         rest_sum
-	VMOVUPS.Z   (R9)(R8*4), K1, Z16
-	VMOVUPS.Z   (AX)(R8*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS.Z   (DX)(R8*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z1
-
-rest_sum:
-	VEXTRACTF64X4 $0x01, Z0, Y13
-	VADDPS        Y13, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	MOVQ          o0+72(FP), R8
-	VMOVSS        X0, (R8)(DI*4)
-	VEXTRACTF64X4 $0x01, Z1, Y13
-	VADDPS        Y13, Y1, Y1
-	VEXTRACTF128  $0x01, Y1, X13
-	VADDPS        X13, X1, X1
-	VHADDPS       X1, X1, X1
-	VHADDPS       X1, X1, X1
-	MOVQ          o1+80(FP), R8
-	VMOVSS        X1, (R8)(DI*4)
-	INCQ          DI
-	JMP           rest
 
 done:
 	VZEROUPPER
@@ -4403,7 +4300,7 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func few4F32AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few4F32AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·few4F32AVX512(SB), NOSPLIT, $0-104
 	MOVQ  q0+0(FP), AX
@@ -4418,20 +4315,17 @@ TEXT ·few4F32AVX512(SB), NOSPLIT, $0-104
 	KMOVW DI, K1
 	MOVQ  rows+32(FP), CX
 	MOVQ  stride+40(FP), DI
-	MOVQ  ahead+48(FP), R8
-	ADDQ  CX, R8
-	XORQ  R9, R9
+	MOVQ  n+56(FP), R14
+	XORQ  R8, R8
 
 block:
-	MOVQ   n+56(FP), R10
-	SUBQ   R9, R10
-	CMPQ   R10, $0x04
-	JLT    rest
-	MOVQ   CX, R11
+	DECQ   R14
+	JLT    done
+	MOVQ   CX, R10
+	LEAQ   (R10)(DI*1), R11
 	LEAQ   (R11)(DI*1), R12
 	LEAQ   (R12)(DI*1), R13
-	LEAQ   (R13)(DI*1), R14
-	LEAQ   (R14)(DI*1), CX
+	ADDQ   step+48(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4448,69 +4342,68 @@ block:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	XORQ   R10, R10
+	XORQ   R9, R9
 	MOVQ   dim+64(FP), R15
 	SUBQ   $0x10, R15
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (R8)
-	PREFETCHT1  64(R8)
-	PREFETCHT1  128(R8)
-	PREFETCHT1  192(R8)
-	ADDQ        $+256, R8
-	VMOVUPS     (R11)(R10*4), Z16
-	VMOVUPS     (R12)(R10*4), Z17
-	VMOVUPS     (R13)(R10*4), Z18
-	VMOVUPS     (R14)(R10*4), Z19
-	VMOVUPS     (AX)(R10*4), Z20
+	PREFETCHT1  2048(R10)(R9*4)
+	PREFETCHT1  2048(R11)(R9*4)
+	PREFETCHT1  2048(R12)(R9*4)
+	PREFETCHT1  2048(R13)(R9*4)
+	VMOVUPS     (R10)(R9*4), Z16
+	VMOVUPS     (R11)(R9*4), Z17
+	VMOVUPS     (R12)(R9*4), Z18
+	VMOVUPS     (R13)(R9*4), Z19
+	VMOVUPS     (AX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z4
 	VFMADD231PS Z18, Z20, Z8
 	VFMADD231PS Z19, Z20, Z12
-	VMOVUPS     (DX)(R10*4), Z20
+	VMOVUPS     (DX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z9
 	VFMADD231PS Z19, Z20, Z13
-	VMOVUPS     (BX)(R10*4), Z20
+	VMOVUPS     (BX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z2
 	VFMADD231PS Z17, Z20, Z6
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z14
-	VMOVUPS     (SI)(R10*4), Z20
+	VMOVUPS     (SI)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z3
 	VFMADD231PS Z17, Z20, Z7
 	VFMADD231PS Z18, Z20, Z11
 	VFMADD231PS Z19, Z20, Z15
-	ADDQ        $0x10, R10
+	ADDQ        $0x10, R9
 	SUBQ        $0x10, R15
 	JGE         block_lines
 
 block_vectors:
 	ADDQ        $0x00, R15
-	CMPQ        R10, dim+64(FP)
+	CMPQ        R9, dim+64(FP)
 	JGE         block_sum
-	VMOVUPS.Z   (R11)(R10*4), K1, Z16
-	VMOVUPS.Z   (R12)(R10*4), K1, Z17
-	VMOVUPS.Z   (R13)(R10*4), K1, Z18
-	VMOVUPS.Z   (R14)(R10*4), K1, Z19
-	VMOVUPS.Z   (AX)(R10*4), K1, Z20
+	VMOVUPS.Z   (R10)(R9*4), K1, Z16
+	VMOVUPS.Z   (R11)(R9*4), K1, Z17
+	VMOVUPS.Z   (R12)(R9*4), K1, Z18
+	VMOVUPS.Z   (R13)(R9*4), K1, Z19
+	VMOVUPS.Z   (AX)(R9*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z4
 	VFMADD231PS Z18, Z20, Z8
 	VFMADD231PS Z19, Z20, Z12
-	VMOVUPS.Z   (DX)(R10*4), K1, Z20
+	VMOVUPS.Z   (DX)(R9*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z9
 	VFMADD231PS Z19, Z20, Z13
-	VMOVUPS.Z   (BX)(R10*4), K1, Z20
+	VMOVUPS.Z   (BX)(R9*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z2
 	VFMADD231PS Z17, Z20, Z6
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z14
-	VMOVUPS.Z   (SI)(R10*4), K1, Z20
+	VMOVUPS.Z   (SI)(R9*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z3
 	VFMADD231PS Z17, Z20, Z7
 	VFMADD231PS Z18, Z20, Z11
@@ -4562,96 +4455,16 @@ block_sum:
 	VSHUFPS       $0x88, Z8, Z0, Z21
 	VSHUFPS       $0xdd, Z8, Z0, Z22
 	VADDPS        Z21, Z22, Z0
-	MOVQ          o0+72(FP), R10
-	VMOVUPS       X0, (R10)(R9*4)
-	MOVQ          o1+80(FP), R10
-	VEXTRACTF32X4 $0x01, Z0, (R10)(R9*4)
-	MOVQ          o2+88(FP), R10
-	VEXTRACTF32X4 $0x02, Z0, (R10)(R9*4)
-	MOVQ          o3+96(FP), R10
-	VEXTRACTF32X4 $0x03, Z0, (R10)(R9*4)
-	ADDQ          $0x04, R9
+	MOVQ          o0+72(FP), R9
+	VMOVUPS       X0, (R9)(R8*4)
+	MOVQ          o1+80(FP), R9
+	VEXTRACTF32X4 $0x01, Z0, (R9)(R8*4)
+	MOVQ          o2+88(FP), R9
+	VEXTRACTF32X4 $0x02, Z0, (R9)(R8*4)
+	MOVQ          o3+96(FP), R9
+	VEXTRACTF32X4 $0x03, Z0, (R9)(R8*4)
+	ADDQ          $0x04, R8
 	JMP           block
-
-rest:
-	CMPQ   R9, n+56(FP)
-	JGE    done
-	MOVQ   CX, R11
-	LEAQ   (R11)(DI*1), CX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	XORQ   R10, R10
-	MOVQ   dim+64(FP), R12
-	SUBQ   $0x10, R12
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (R8)
-	ADDQ        $+64, R8
-	VMOVUPS     (R11)(R10*4), Z16
-	VMOVUPS     (AX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS     (DX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z1
-	VMOVUPS     (BX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z2
-	VMOVUPS     (SI)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z3
-	ADDQ        $0x10, R10
-	SUBQ        $0x10, R12
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ        $0x00, R12
-	CMPQ        R10, dim+64(FP)
-	JGE         rest_sum
-	VMOVUPS.Z   (R11)(R10*4), K1, Z16
-	VMOVUPS.Z   (AX)(R10*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS.Z   (DX)(R10*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z1
-	VMOVUPS.Z   (BX)(R10*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z2
-	VMOVUPS.Z   (SI)(R10*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z3
-
-rest_sum:
-	VEXTRACTF64X4 $0x01, Z0, Y13
-	VADDPS        Y13, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	MOVQ          o0+72(FP), R10
-	VMOVSS        X0, (R10)(R9*4)
-	VEXTRACTF64X4 $0x01, Z1, Y13
-	VADDPS        Y13, Y1, Y1
-	VEXTRACTF128  $0x01, Y1, X13
-	VADDPS        X13, X1, X1
-	VHADDPS       X1, X1, X1
-	VHADDPS       X1, X1, X1
-	MOVQ          o1+80(FP), R10
-	VMOVSS        X1, (R10)(R9*4)
-	VEXTRACTF64X4 $0x01, Z2, Y13
-	VADDPS        Y13, Y2, Y2
-	VEXTRACTF128  $0x01, Y2, X13
-	VADDPS        X13, X2, X2
-	VHADDPS       X2, X2, X2
-	VHADDPS       X2, X2, X2
-	MOVQ          o2+88(FP), R10
-	VMOVSS        X2, (R10)(R9*4)
-	VEXTRACTF64X4 $0x01, Z3, Y13
-	VADDPS        Y13, Y3, Y3
-	VEXTRACTF128  $0x01, Y3, X13
-	VADDPS        X13, X3, X3
-	VHADDPS       X3, X3, X3
-	VHADDPS       X3, X3, X3
-	MOVQ          o3+96(FP), R10
-	VMOVSS        X3, (R10)(R9*4)
-	INCQ          R9
-	JMP           rest
 
 done:
 	VZEROUPPER
@@ -5099,7 +4912,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func few1BF16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few1BF16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·few1BF16AVX512(SB), NOSPLIT, $0-104
 	MOVQ  q0+0(FP), AX
@@ -5111,62 +4924,58 @@ TEXT ·few1BF16AVX512(SB), NOSPLIT, $0-104
 	KMOVW DX, K1
 	MOVQ  rows+32(FP), CX
 	MOVQ  stride+40(FP), DX
-	MOVQ  ahead+48(FP), BX
-	ADDQ  CX, BX
-	XORQ  SI, SI
+	MOVQ  n+56(FP), R11
+	XORQ  BX, BX
 
 block:
-	MOVQ   n+56(FP), DI
-	SUBQ   SI, DI
-	CMPQ   DI, $0x04
-	JLT    rest
-	MOVQ   CX, R8
+	DECQ   R11
+	JLT    done
+	MOVQ   CX, DI
+	LEAQ   (DI)(DX*1), R8
 	LEAQ   (R8)(DX*1), R9
 	LEAQ   (R9)(DX*1), R10
-	LEAQ   (R10)(DX*1), R11
-	LEAQ   (R11)(DX*1), CX
+	ADDQ   step+48(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	XORQ   DI, DI
+	XORQ   SI, SI
 	MOVQ   dim+64(FP), R12
 	SUBQ   $0x20, R12
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (BX)
-	PREFETCHT1  64(BX)
-	PREFETCHT1  128(BX)
-	PREFETCHT1  192(BX)
-	ADDQ        $+256, BX
-	VPMOVZXWD   (R8)(DI*2), Z16
+	PREFETCHT1  2048(DI)(SI*2)
+	PREFETCHT1  2048(R8)(SI*2)
+	PREFETCHT1  2048(R9)(SI*2)
+	PREFETCHT1  2048(R10)(SI*2)
+	VPMOVZXWD   (DI)(SI*2), Z16
 	VPSLLD      $0x10, Z16, Z16
-	VPMOVZXWD   (R9)(DI*2), Z17
+	VPMOVZXWD   (R8)(SI*2), Z17
 	VPSLLD      $0x10, Z17, Z17
-	VPMOVZXWD   (R10)(DI*2), Z18
+	VPMOVZXWD   (R9)(SI*2), Z18
 	VPSLLD      $0x10, Z18, Z18
-	VPMOVZXWD   (R11)(DI*2), Z19
+	VPMOVZXWD   (R10)(SI*2), Z19
 	VPSLLD      $0x10, Z19, Z19
-	VMOVUPS     (AX)(DI*4), Z20
+	VMOVUPS     (AX)(SI*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
 	VFMADD231PS Z19, Z20, Z3
-	VPMOVZXWD   32(R8)(DI*2), Z16
+	VPMOVZXWD   32(DI)(SI*2), Z16
 	VPSLLD      $0x10, Z16, Z16
-	VPMOVZXWD   32(R9)(DI*2), Z17
+	VPMOVZXWD   32(R8)(SI*2), Z17
 	VPSLLD      $0x10, Z17, Z17
-	VPMOVZXWD   32(R10)(DI*2), Z18
+	VPMOVZXWD   32(R9)(SI*2), Z18
 	VPSLLD      $0x10, Z18, Z18
-	VPMOVZXWD   32(R11)(DI*2), Z19
+	VPMOVZXWD   32(R10)(SI*2), Z19
 	VPSLLD      $0x10, Z19, Z19
-	VMOVUPS     64(AX)(DI*4), Z20
+	VMOVUPS     64(AX)(SI*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
 	VFMADD231PS Z19, Z20, Z3
-	ADDQ        $0x20, DI
+	ADDQ        $0x20, SI
 	SUBQ        $0x20, R12
 	JGE         block_lines
 
@@ -5175,39 +4984,39 @@ block_vectors:
 	JLT  block_tail
 
 block_vector:
-	VPMOVZXWD   (R8)(DI*2), Z16
+	VPMOVZXWD   (DI)(SI*2), Z16
 	VPSLLD      $0x10, Z16, Z16
-	VPMOVZXWD   (R9)(DI*2), Z17
+	VPMOVZXWD   (R8)(SI*2), Z17
 	VPSLLD      $0x10, Z17, Z17
-	VPMOVZXWD   (R10)(DI*2), Z18
+	VPMOVZXWD   (R9)(SI*2), Z18
 	VPSLLD      $0x10, Z18, Z18
-	VPMOVZXWD   (R11)(DI*2), Z19
+	VPMOVZXWD   (R10)(SI*2), Z19
 	VPSLLD      $0x10, Z19, Z19
-	VMOVUPS     (AX)(DI*4), Z20
+	VMOVUPS     (AX)(SI*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
 	VFMADD231PS Z19, Z20, Z3
-	ADDQ        $0x10, DI
+	ADDQ        $0x10, SI
 	SUBQ        $0x10, R12
 	JGE         block_vector
 
 block_tail:
-	CMPQ        DI, dim+64(FP)
+	CMPQ        SI, dim+64(FP)
 	JGE         block_sum
-	VMOVDQU16.Z (R8)(DI*2), K1, Y16
+	VMOVDQU16.Z (DI)(SI*2), K1, Y16
 	VPMOVZXWD   Y16, Z16
 	VPSLLD      $0x10, Z16, Z16
-	VMOVDQU16.Z (R9)(DI*2), K1, Y17
+	VMOVDQU16.Z (R8)(SI*2), K1, Y17
 	VPMOVZXWD   Y17, Z17
 	VPSLLD      $0x10, Z17, Z17
-	VMOVDQU16.Z (R10)(DI*2), K1, Y18
+	VMOVDQU16.Z (R9)(SI*2), K1, Y18
 	VPMOVZXWD   Y18, Z18
 	VPSLLD      $0x10, Z18, Z18
-	VMOVDQU16.Z (R11)(DI*2), K1, Y19
+	VMOVDQU16.Z (R10)(SI*2), K1, Y19
 	VPMOVZXWD   Y19, Z19
 	VPSLLD      $0x10, Z19, Z19
-	VMOVUPS.Z   (AX)(DI*4), K1, Z20
+	VMOVUPS.Z   (AX)(SI*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
@@ -5232,70 +5041,10 @@ block_sum:
 	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
 	VUNPCKLPS     X13, X0, X13
-	MOVQ          o0+72(FP), DI
-	VMOVUPS       X13, (DI)(SI*4)
-	ADDQ          $0x04, SI
+	MOVQ          o0+72(FP), SI
+	VMOVUPS       X13, (SI)(BX*4)
+	ADDQ          $0x04, BX
 	JMP           block
-
-rest:
-	CMPQ   SI, n+56(FP)
-	JGE    done
-	MOVQ   CX, R8
-	LEAQ   (R8)(DX*1), CX
-	VPXORD Z0, Z0, Z0
-	XORQ   DI, DI
-	MOVQ   dim+64(FP), R9
-	SUBQ   $0x20, R9
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (BX)
-	ADDQ        $+64, BX
-	VPMOVZXWD   (R8)(DI*2), Z16
-	VPSLLD      $0x10, Z16, Z16
-	VMOVUPS     (AX)(DI*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VPMOVZXWD   32(R8)(DI*2), Z16
-	VPSLLD      $0x10, Z16, Z16
-	VMOVUPS     64(AX)(DI*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	ADDQ        $0x20, DI
-	SUBQ        $0x20, R9
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x10, R9
-	JLT  rest_tail
-
-rest_vector:
-	VPMOVZXWD   (R8)(DI*2), Z16
-	VPSLLD      $0x10, Z16, Z16
-	VMOVUPS     (AX)(DI*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	ADDQ        $0x10, DI
-	SUBQ        $0x10, R9
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        DI, dim+64(FP)
-	JGE         rest_sum
-	VMOVDQU16.Z (R8)(DI*2), K1, Y16
-	VPMOVZXWD   Y16, Z16
-	VPSLLD      $0x10, Z16, Z16
-	VMOVUPS.Z   (AX)(DI*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z0
-
-rest_sum:
-	VEXTRACTF64X4 $0x01, Z0, Y13
-	VADDPS        Y13, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	MOVQ          o0+72(FP), DI
-	VMOVSS        X0, (DI)(SI*4)
-	INCQ          SI
-	JMP           rest
 
 done:
 	VZEROUPPER
@@ -5527,7 +5276,7 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func few2BF16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few2BF16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·few2BF16AVX512(SB), NOSPLIT, $0-104
 	MOVQ  q0+0(FP), AX
@@ -5540,20 +5289,17 @@ TEXT ·few2BF16AVX512(SB), NOSPLIT, $0-104
 	KMOVW BX, K1
 	MOVQ  rows+32(FP), CX
 	MOVQ  stride+40(FP), BX
-	MOVQ  ahead+48(FP), SI
-	ADDQ  CX, SI
-	XORQ  DI, DI
+	MOVQ  n+56(FP), R12
+	XORQ  SI, SI
 
 block:
-	MOVQ   n+56(FP), R8
-	SUBQ   DI, R8
-	CMPQ   R8, $0x04
-	JLT    rest
-	MOVQ   CX, R9
+	DECQ   R12
+	JLT    done
+	MOVQ   CX, R8
+	LEAQ   (R8)(BX*1), R9
 	LEAQ   (R9)(BX*1), R10
 	LEAQ   (R10)(BX*1), R11
-	LEAQ   (R11)(BX*1), R12
-	LEAQ   (R12)(BX*1), CX
+	ADDQ   step+48(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -5562,54 +5308,53 @@ block:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	XORQ   R8, R8
+	XORQ   DI, DI
 	MOVQ   dim+64(FP), R13
 	SUBQ   $0x20, R13
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (SI)
-	PREFETCHT1  64(SI)
-	PREFETCHT1  128(SI)
-	PREFETCHT1  192(SI)
-	ADDQ        $+256, SI
-	VPMOVZXWD   (R9)(R8*2), Z16
+	PREFETCHT1  2048(R8)(DI*2)
+	PREFETCHT1  2048(R9)(DI*2)
+	PREFETCHT1  2048(R10)(DI*2)
+	PREFETCHT1  2048(R11)(DI*2)
+	VPMOVZXWD   (R8)(DI*2), Z16
 	VPSLLD      $0x10, Z16, Z16
-	VPMOVZXWD   (R10)(R8*2), Z17
+	VPMOVZXWD   (R9)(DI*2), Z17
 	VPSLLD      $0x10, Z17, Z17
-	VPMOVZXWD   (R11)(R8*2), Z18
+	VPMOVZXWD   (R10)(DI*2), Z18
 	VPSLLD      $0x10, Z18, Z18
-	VPMOVZXWD   (R12)(R8*2), Z19
+	VPMOVZXWD   (R11)(DI*2), Z19
 	VPSLLD      $0x10, Z19, Z19
-	VMOVUPS     (AX)(R8*4), Z20
+	VMOVUPS     (AX)(DI*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z2
 	VFMADD231PS Z18, Z20, Z4
 	VFMADD231PS Z19, Z20, Z6
-	VMOVUPS     (DX)(R8*4), Z20
+	VMOVUPS     (DX)(DI*4), Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z3
 	VFMADD231PS Z18, Z20, Z5
 	VFMADD231PS Z19, Z20, Z7
-	VPMOVZXWD   32(R9)(R8*2), Z16
+	VPMOVZXWD   32(R8)(DI*2), Z16
 	VPSLLD      $0x10, Z16, Z16
-	VPMOVZXWD   32(R10)(R8*2), Z17
+	VPMOVZXWD   32(R9)(DI*2), Z17
 	VPSLLD      $0x10, Z17, Z17
-	VPMOVZXWD   32(R11)(R8*2), Z18
+	VPMOVZXWD   32(R10)(DI*2), Z18
 	VPSLLD      $0x10, Z18, Z18
-	VPMOVZXWD   32(R12)(R8*2), Z19
+	VPMOVZXWD   32(R11)(DI*2), Z19
 	VPSLLD      $0x10, Z19, Z19
-	VMOVUPS     64(AX)(R8*4), Z20
+	VMOVUPS     64(AX)(DI*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z2
 	VFMADD231PS Z18, Z20, Z4
 	VFMADD231PS Z19, Z20, Z6
-	VMOVUPS     64(DX)(R8*4), Z20
+	VMOVUPS     64(DX)(DI*4), Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z3
 	VFMADD231PS Z18, Z20, Z5
 	VFMADD231PS Z19, Z20, Z7
-	ADDQ        $0x20, R8
+	ADDQ        $0x20, DI
 	SUBQ        $0x20, R13
 	JGE         block_lines
 
@@ -5618,49 +5363,49 @@ block_vectors:
 	JLT  block_tail
 
 block_vector:
-	VPMOVZXWD   (R9)(R8*2), Z16
+	VPMOVZXWD   (R8)(DI*2), Z16
 	VPSLLD      $0x10, Z16, Z16
-	VPMOVZXWD   (R10)(R8*2), Z17
+	VPMOVZXWD   (R9)(DI*2), Z17
 	VPSLLD      $0x10, Z17, Z17
-	VPMOVZXWD   (R11)(R8*2), Z18
+	VPMOVZXWD   (R10)(DI*2), Z18
 	VPSLLD      $0x10, Z18, Z18
-	VPMOVZXWD   (R12)(R8*2), Z19
+	VPMOVZXWD   (R11)(DI*2), Z19
 	VPSLLD      $0x10, Z19, Z19
-	VMOVUPS     (AX)(R8*4), Z20
+	VMOVUPS     (AX)(DI*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z2
 	VFMADD231PS Z18, Z20, Z4
 	VFMADD231PS Z19, Z20, Z6
-	VMOVUPS     (DX)(R8*4), Z20
+	VMOVUPS     (DX)(DI*4), Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z3
 	VFMADD231PS Z18, Z20, Z5
 	VFMADD231PS Z19, Z20, Z7
-	ADDQ        $0x10, R8
+	ADDQ        $0x10, DI
 	SUBQ        $0x10, R13
 	JGE         block_vector
 
 block_tail:
-	CMPQ        R8, dim+64(FP)
+	CMPQ        DI, dim+64(FP)
 	JGE         block_sum
-	VMOVDQU16.Z (R9)(R8*2), K1, Y16
+	VMOVDQU16.Z (R8)(DI*2), K1, Y16
 	VPMOVZXWD   Y16, Z16
 	VPSLLD      $0x10, Z16, Z16
-	VMOVDQU16.Z (R10)(R8*2), K1, Y17
+	VMOVDQU16.Z (R9)(DI*2), K1, Y17
 	VPMOVZXWD   Y17, Z17
 	VPSLLD      $0x10, Z17, Z17
-	VMOVDQU16.Z (R11)(R8*2), K1, Y18
+	VMOVDQU16.Z (R10)(DI*2), K1, Y18
 	VPMOVZXWD   Y18, Z18
 	VPSLLD      $0x10, Z18, Z18
-	VMOVDQU16.Z (R12)(R8*2), K1, Y19
+	VMOVDQU16.Z (R11)(DI*2), K1, Y19
 	VPMOVZXWD   Y19, Z19
 	VPSLLD      $0x10, Z19, Z19
-	VMOVUPS.Z   (AX)(R8*4), K1, Z20
+	VMOVUPS.Z   (AX)(DI*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z2
 	VFMADD231PS Z18, Z20, Z4
 	VFMADD231PS Z19, Z20, Z6
-	VMOVUPS.Z   (DX)(R8*4), K1, Z20
+	VMOVUPS.Z   (DX)(DI*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z3
 	VFMADD231PS Z18, Z20, Z5
@@ -5685,8 +5430,8 @@ block_sum:
 	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
 	VUNPCKLPS     X13, X0, X13
-	MOVQ          o0+72(FP), R8
-	VMOVUPS       X13, (R8)(DI*4)
+	MOVQ          o0+72(FP), DI
+	VMOVUPS       X13, (DI)(SI*4)
 	VEXTRACTF64X4 $0x01, Z1, Y13
 	VADDPS        Y13, Y1, Y1
 	VEXTRACTF64X4 $0x01, Z3, Y13
@@ -5705,87 +5450,10 @@ block_sum:
 	VHADDPS       Y1, Y1, Y1
 	VEXTRACTF128  $0x01, Y1, X13
 	VUNPCKLPS     X13, X1, X13
-	MOVQ          o1+80(FP), R8
-	VMOVUPS       X13, (R8)(DI*4)
-	ADDQ          $0x04, DI
+	MOVQ          o1+80(FP), DI
+	VMOVUPS       X13, (DI)(SI*4)
+	ADDQ          $0x04, SI
 	JMP           block
-
-rest:
-	CMPQ   DI, n+56(FP)
-	JGE    done
-	MOVQ   CX, R9
-	LEAQ   (R9)(BX*1), CX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	XORQ   R8, R8
-	MOVQ   dim+64(FP), R10
-	SUBQ   $0x20, R10
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (SI)
-	ADDQ        $+64, SI
-	VPMOVZXWD   (R9)(R8*2), Z16
-	VPSLLD      $0x10, Z16, Z16
-	VMOVUPS     (AX)(R8*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS     (DX)(R8*4), Z20
-	VFMADD231PS Z16, Z20, Z1
-	VPMOVZXWD   32(R9)(R8*2), Z16
-	VPSLLD      $0x10, Z16, Z16
-	VMOVUPS     64(AX)(R8*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS     64(DX)(R8*4), Z20
-	VFMADD231PS Z16, Z20, Z1
-	ADDQ        $0x20, R8
-	SUBQ        $0x20, R10
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x10, R10
-	JLT  rest_tail
-
-rest_vector:
-	VPMOVZXWD   (R9)(R8*2), Z16
-	VPSLLD      $0x10, Z16, Z16
-	VMOVUPS     (AX)(R8*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS     (DX)(R8*4), Z20
-	VFMADD231PS Z16, Z20, Z1
-	ADDQ        $0x10, R8
-	SUBQ        $0x10, R10
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        R8, dim+64(FP)
-	JGE         rest_sum
-	VMOVDQU16.Z (R9)(R8*2), K1, Y16
-	VPMOVZXWD   Y16, Z16
-	VPSLLD      $0x10, Z16, Z16
-	VMOVUPS.Z   (AX)(R8*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS.Z   (DX)(R8*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z1
-
-rest_sum:
-	VEXTRACTF64X4 $0x01, Z0, Y13
-	VADDPS        Y13, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	MOVQ          o0+72(FP), R8
-	VMOVSS        X0, (R8)(DI*4)
-	VEXTRACTF64X4 $0x01, Z1, Y13
-	VADDPS        Y13, Y1, Y1
-	VEXTRACTF128  $0x01, Y1, X13
-	VADDPS        X13, X1, X1
-	VHADDPS       X1, X1, X1
-	VHADDPS       X1, X1, X1
-	MOVQ          o1+80(FP), R8
-	VMOVSS        X1, (R8)(DI*4)
-	INCQ          DI
-	JMP           rest
 
 done:
 	VZEROUPPER
@@ -6081,7 +5749,7 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func few4BF16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few4BF16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·few4BF16AVX512(SB), NOSPLIT, $0-104
 	MOVQ  q0+0(FP), AX
@@ -6096,20 +5764,17 @@ TEXT ·few4BF16AVX512(SB), NOSPLIT, $0-104
 	KMOVW DI, K1
 	MOVQ  rows+32(FP), CX
 	MOVQ  stride+40(FP), DI
-	MOVQ  ahead+48(FP), R8
-	ADDQ  CX, R8
-	XORQ  R9, R9
+	MOVQ  n+56(FP), R14
+	XORQ  R8, R8
 
 block:
-	MOVQ   n+56(FP), R10
-	SUBQ   R9, R10
-	CMPQ   R10, $0x04
-	JLT    rest
-	MOVQ   CX, R11
+	DECQ   R14
+	JLT    done
+	MOVQ   CX, R10
+	LEAQ   (R10)(DI*1), R11
 	LEAQ   (R11)(DI*1), R12
 	LEAQ   (R12)(DI*1), R13
-	LEAQ   (R13)(DI*1), R14
-	LEAQ   (R14)(DI*1), CX
+	ADDQ   step+48(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -6126,74 +5791,73 @@ block:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	XORQ   R10, R10
+	XORQ   R9, R9
 	MOVQ   dim+64(FP), R15
 	SUBQ   $0x20, R15
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (R8)
-	PREFETCHT1  64(R8)
-	PREFETCHT1  128(R8)
-	PREFETCHT1  192(R8)
-	ADDQ        $+256, R8
-	VPMOVZXWD   (R11)(R10*2), Z16
+	PREFETCHT1  2048(R10)(R9*2)
+	PREFETCHT1  2048(R11)(R9*2)
+	PREFETCHT1  2048(R12)(R9*2)
+	PREFETCHT1  2048(R13)(R9*2)
+	VPMOVZXWD   (R10)(R9*2), Z16
 	VPSLLD      $0x10, Z16, Z16
-	VPMOVZXWD   (R12)(R10*2), Z17
+	VPMOVZXWD   (R11)(R9*2), Z17
 	VPSLLD      $0x10, Z17, Z17
-	VPMOVZXWD   (R13)(R10*2), Z18
+	VPMOVZXWD   (R12)(R9*2), Z18
 	VPSLLD      $0x10, Z18, Z18
-	VPMOVZXWD   (R14)(R10*2), Z19
+	VPMOVZXWD   (R13)(R9*2), Z19
 	VPSLLD      $0x10, Z19, Z19
-	VMOVUPS     (AX)(R10*4), Z20
+	VMOVUPS     (AX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z4
 	VFMADD231PS Z18, Z20, Z8
 	VFMADD231PS Z19, Z20, Z12
-	VMOVUPS     (DX)(R10*4), Z20
+	VMOVUPS     (DX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z9
 	VFMADD231PS Z19, Z20, Z13
-	VMOVUPS     (BX)(R10*4), Z20
+	VMOVUPS     (BX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z2
 	VFMADD231PS Z17, Z20, Z6
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z14
-	VMOVUPS     (SI)(R10*4), Z20
+	VMOVUPS     (SI)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z3
 	VFMADD231PS Z17, Z20, Z7
 	VFMADD231PS Z18, Z20, Z11
 	VFMADD231PS Z19, Z20, Z15
-	VPMOVZXWD   32(R11)(R10*2), Z16
+	VPMOVZXWD   32(R10)(R9*2), Z16
 	VPSLLD      $0x10, Z16, Z16
-	VPMOVZXWD   32(R12)(R10*2), Z17
+	VPMOVZXWD   32(R11)(R9*2), Z17
 	VPSLLD      $0x10, Z17, Z17
-	VPMOVZXWD   32(R13)(R10*2), Z18
+	VPMOVZXWD   32(R12)(R9*2), Z18
 	VPSLLD      $0x10, Z18, Z18
-	VPMOVZXWD   32(R14)(R10*2), Z19
+	VPMOVZXWD   32(R13)(R9*2), Z19
 	VPSLLD      $0x10, Z19, Z19
-	VMOVUPS     64(AX)(R10*4), Z20
+	VMOVUPS     64(AX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z4
 	VFMADD231PS Z18, Z20, Z8
 	VFMADD231PS Z19, Z20, Z12
-	VMOVUPS     64(DX)(R10*4), Z20
+	VMOVUPS     64(DX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z9
 	VFMADD231PS Z19, Z20, Z13
-	VMOVUPS     64(BX)(R10*4), Z20
+	VMOVUPS     64(BX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z2
 	VFMADD231PS Z17, Z20, Z6
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z14
-	VMOVUPS     64(SI)(R10*4), Z20
+	VMOVUPS     64(SI)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z3
 	VFMADD231PS Z17, Z20, Z7
 	VFMADD231PS Z18, Z20, Z11
 	VFMADD231PS Z19, Z20, Z15
-	ADDQ        $0x20, R10
+	ADDQ        $0x20, R9
 	SUBQ        $0x20, R15
 	JGE         block_lines
 
@@ -6202,69 +5866,69 @@ block_vectors:
 	JLT  block_tail
 
 block_vector:
-	VPMOVZXWD   (R11)(R10*2), Z16
+	VPMOVZXWD   (R10)(R9*2), Z16
 	VPSLLD      $0x10, Z16, Z16
-	VPMOVZXWD   (R12)(R10*2), Z17
+	VPMOVZXWD   (R11)(R9*2), Z17
 	VPSLLD      $0x10, Z17, Z17
-	VPMOVZXWD   (R13)(R10*2), Z18
+	VPMOVZXWD   (R12)(R9*2), Z18
 	VPSLLD      $0x10, Z18, Z18
-	VPMOVZXWD   (R14)(R10*2), Z19
+	VPMOVZXWD   (R13)(R9*2), Z19
 	VPSLLD      $0x10, Z19, Z19
-	VMOVUPS     (AX)(R10*4), Z20
+	VMOVUPS     (AX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z4
 	VFMADD231PS Z18, Z20, Z8
 	VFMADD231PS Z19, Z20, Z12
-	VMOVUPS     (DX)(R10*4), Z20
+	VMOVUPS     (DX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z9
 	VFMADD231PS Z19, Z20, Z13
-	VMOVUPS     (BX)(R10*4), Z20
+	VMOVUPS     (BX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z2
 	VFMADD231PS Z17, Z20, Z6
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z14
-	VMOVUPS     (SI)(R10*4), Z20
+	VMOVUPS     (SI)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z3
 	VFMADD231PS Z17, Z20, Z7
 	VFMADD231PS Z18, Z20, Z11
 	VFMADD231PS Z19, Z20, Z15
-	ADDQ        $0x10, R10
+	ADDQ        $0x10, R9
 	SUBQ        $0x10, R15
 	JGE         block_vector
 
 block_tail:
-	CMPQ        R10, dim+64(FP)
+	CMPQ        R9, dim+64(FP)
 	JGE         block_sum
-	VMOVDQU16.Z (R11)(R10*2), K1, Y16
+	VMOVDQU16.Z (R10)(R9*2), K1, Y16
 	VPMOVZXWD   Y16, Z16
 	VPSLLD      $0x10, Z16, Z16
-	VMOVDQU16.Z (R12)(R10*2), K1, Y17
+	VMOVDQU16.Z (R11)(R9*2), K1, Y17
 	VPMOVZXWD   Y17, Z17
 	VPSLLD      $0x10, Z17, Z17
-	VMOVDQU16.Z (R13)(R10*2), K1, Y18
+	VMOVDQU16.Z (R12)(R9*2), K1, Y18
 	VPMOVZXWD   Y18, Z18
 	VPSLLD      $0x10, Z18, Z18
-	VMOVDQU16.Z (R14)(R10*2), K1, Y19
+	VMOVDQU16.Z (R13)(R9*2), K1, Y19
 	VPMOVZXWD   Y19, Z19
 	VPSLLD      $0x10, Z19, Z19
-	VMOVUPS.Z   (AX)(R10*4), K1, Z20
+	VMOVUPS.Z   (AX)(R9*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z4
 	VFMADD231PS Z18, Z20, Z8
 	VFMADD231PS Z19, Z20, Z12
-	VMOVUPS.Z   (DX)(R10*4), K1, Z20
+	VMOVUPS.Z   (DX)(R9*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z9
 	VFMADD231PS Z19, Z20, Z13
-	VMOVUPS.Z   (BX)(R10*4), K1, Z20
+	VMOVUPS.Z   (BX)(R9*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z2
 	VFMADD231PS Z17, Z20, Z6
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z14
-	VMOVUPS.Z   (SI)(R10*4), K1, Z20
+	VMOVUPS.Z   (SI)(R9*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z3
 	VFMADD231PS Z17, Z20, Z7
 	VFMADD231PS Z18, Z20, Z11
@@ -6316,127 +5980,16 @@ block_sum:
 	VSHUFPS       $0x88, Z8, Z0, Z21
 	VSHUFPS       $0xdd, Z8, Z0, Z22
 	VADDPS        Z21, Z22, Z0
-	MOVQ          o0+72(FP), R10
-	VMOVUPS       X0, (R10)(R9*4)
-	MOVQ          o1+80(FP), R10
-	VEXTRACTF32X4 $0x01, Z0, (R10)(R9*4)
-	MOVQ          o2+88(FP), R10
-	VEXTRACTF32X4 $0x02, Z0, (R10)(R9*4)
-	MOVQ          o3+96(FP), R10
-	VEXTRACTF32X4 $0x03, Z0, (R10)(R9*4)
-	ADDQ          $0x04, R9
+	MOVQ          o0+72(FP), R9
+	VMOVUPS       X0, (R9)(R8*4)
+	MOVQ          o1+80(FP), R9
+	VEXTRACTF32X4 $0x01, Z0, (R9)(R8*4)
+	MOVQ          o2+88(FP), R9
+	VEXTRACTF32X4 $0x02, Z0, (R9)(R8*4)
+	MOVQ          o3+96(FP), R9
+	VEXTRACTF32X4 $0x03, Z0, (R9)(R8*4)
+	ADDQ          $0x04, R8
 	JMP           block
-
-rest:
-	CMPQ   R9, n+56(FP)
-	JGE    done
-	MOVQ   CX, R11
-	LEAQ   (R11)(DI*1), CX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	XORQ   R10, R10
-	MOVQ   dim+64(FP), R12
-	SUBQ   $0x20, R12
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (R8)
-	ADDQ        $+64, R8
-	VPMOVZXWD   (R11)(R10*2), Z16
-	VPSLLD      $0x10, Z16, Z16
-	VMOVUPS     (AX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS     (DX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z1
-	VMOVUPS     (BX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z2
-	VMOVUPS     (SI)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z3
-	VPMOVZXWD   32(R11)(R10*2), Z16
-	VPSLLD      $0x10, Z16, Z16
-	VMOVUPS     64(AX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS     64(DX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z1
-	VMOVUPS     64(BX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z2
-	VMOVUPS     64(SI)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z3
-	ADDQ        $0x20, R10
-	SUBQ        $0x20, R12
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x10, R12
-	JLT  rest_tail
-
-rest_vector:
-	VPMOVZXWD   (R11)(R10*2), Z16
-	VPSLLD      $0x10, Z16, Z16
-	VMOVUPS     (AX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS     (DX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z1
-	VMOVUPS     (BX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z2
-	VMOVUPS     (SI)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z3
-	ADDQ        $0x10, R10
-	SUBQ        $0x10, R12
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        R10, dim+64(FP)
-	JGE         rest_sum
-	VMOVDQU16.Z (R11)(R10*2), K1, Y16
-	VPMOVZXWD   Y16, Z16
-	VPSLLD      $0x10, Z16, Z16
-	VMOVUPS.Z   (AX)(R10*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS.Z   (DX)(R10*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z1
-	VMOVUPS.Z   (BX)(R10*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z2
-	VMOVUPS.Z   (SI)(R10*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z3
-
-rest_sum:
-	VEXTRACTF64X4 $0x01, Z0, Y13
-	VADDPS        Y13, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	MOVQ          o0+72(FP), R10
-	VMOVSS        X0, (R10)(R9*4)
-	VEXTRACTF64X4 $0x01, Z1, Y13
-	VADDPS        Y13, Y1, Y1
-	VEXTRACTF128  $0x01, Y1, X13
-	VADDPS        X13, X1, X1
-	VHADDPS       X1, X1, X1
-	VHADDPS       X1, X1, X1
-	MOVQ          o1+80(FP), R10
-	VMOVSS        X1, (R10)(R9*4)
-	VEXTRACTF64X4 $0x01, Z2, Y13
-	VADDPS        Y13, Y2, Y2
-	VEXTRACTF128  $0x01, Y2, X13
-	VADDPS        X13, X2, X2
-	VHADDPS       X2, X2, X2
-	VHADDPS       X2, X2, X2
-	MOVQ          o2+88(FP), R10
-	VMOVSS        X2, (R10)(R9*4)
-	VEXTRACTF64X4 $0x01, Z3, Y13
-	VADDPS        Y13, Y3, Y3
-	VEXTRACTF128  $0x01, Y3, X13
-	VADDPS        X13, X3, X3
-	VHADDPS       X3, X3, X3
-	VHADDPS       X3, X3, X3
-	MOVQ          o3+96(FP), R10
-	VMOVSS        X3, (R10)(R9*4)
-	INCQ          R9
-	JMP           rest
 
 done:
 	VZEROUPPER
@@ -6841,7 +6394,7 @@ done:
 	VZEROUPPER
 	RET
 
-// func few1F16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few1F16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·few1F16AVX512(SB), NOSPLIT, $0-104
 	MOVQ  q0+0(FP), AX
@@ -6853,54 +6406,50 @@ TEXT ·few1F16AVX512(SB), NOSPLIT, $0-104
 	KMOVW DX, K1
 	MOVQ  rows+32(FP), CX
 	MOVQ  stride+40(FP), DX
-	MOVQ  ahead+48(FP), BX
-	ADDQ  CX, BX
-	XORQ  SI, SI
+	MOVQ  n+56(FP), R11
+	XORQ  BX, BX
 
 block:
-	MOVQ   n+56(FP), DI
-	SUBQ   SI, DI
-	CMPQ   DI, $0x04
-	JLT    rest
-	MOVQ   CX, R8
+	DECQ   R11
+	JLT    done
+	MOVQ   CX, DI
+	LEAQ   (DI)(DX*1), R8
 	LEAQ   (R8)(DX*1), R9
 	LEAQ   (R9)(DX*1), R10
-	LEAQ   (R10)(DX*1), R11
-	LEAQ   (R11)(DX*1), CX
+	ADDQ   step+48(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	XORQ   DI, DI
+	XORQ   SI, SI
 	MOVQ   dim+64(FP), R12
 	SUBQ   $0x20, R12
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (BX)
-	PREFETCHT1  64(BX)
-	PREFETCHT1  128(BX)
-	PREFETCHT1  192(BX)
-	ADDQ        $+256, BX
-	VCVTPH2PS   (R8)(DI*2), Z16
-	VCVTPH2PS   (R9)(DI*2), Z17
-	VCVTPH2PS   (R10)(DI*2), Z18
-	VCVTPH2PS   (R11)(DI*2), Z19
-	VMOVUPS     (AX)(DI*4), Z20
+	PREFETCHT1  2048(DI)(SI*2)
+	PREFETCHT1  2048(R8)(SI*2)
+	PREFETCHT1  2048(R9)(SI*2)
+	PREFETCHT1  2048(R10)(SI*2)
+	VCVTPH2PS   (DI)(SI*2), Z16
+	VCVTPH2PS   (R8)(SI*2), Z17
+	VCVTPH2PS   (R9)(SI*2), Z18
+	VCVTPH2PS   (R10)(SI*2), Z19
+	VMOVUPS     (AX)(SI*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
 	VFMADD231PS Z19, Z20, Z3
-	VCVTPH2PS   32(R8)(DI*2), Z16
-	VCVTPH2PS   32(R9)(DI*2), Z17
-	VCVTPH2PS   32(R10)(DI*2), Z18
-	VCVTPH2PS   32(R11)(DI*2), Z19
-	VMOVUPS     64(AX)(DI*4), Z20
+	VCVTPH2PS   32(DI)(SI*2), Z16
+	VCVTPH2PS   32(R8)(SI*2), Z17
+	VCVTPH2PS   32(R9)(SI*2), Z18
+	VCVTPH2PS   32(R10)(SI*2), Z19
+	VMOVUPS     64(AX)(SI*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
 	VFMADD231PS Z19, Z20, Z3
-	ADDQ        $0x20, DI
+	ADDQ        $0x20, SI
 	SUBQ        $0x20, R12
 	JGE         block_lines
 
@@ -6909,31 +6458,31 @@ block_vectors:
 	JLT  block_tail
 
 block_vector:
-	VCVTPH2PS   (R8)(DI*2), Z16
-	VCVTPH2PS   (R9)(DI*2), Z17
-	VCVTPH2PS   (R10)(DI*2), Z18
-	VCVTPH2PS   (R11)(DI*2), Z19
-	VMOVUPS     (AX)(DI*4), Z20
+	VCVTPH2PS   (DI)(SI*2), Z16
+	VCVTPH2PS   (R8)(SI*2), Z17
+	VCVTPH2PS   (R9)(SI*2), Z18
+	VCVTPH2PS   (R10)(SI*2), Z19
+	VMOVUPS     (AX)(SI*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
 	VFMADD231PS Z19, Z20, Z3
-	ADDQ        $0x10, DI
+	ADDQ        $0x10, SI
 	SUBQ        $0x10, R12
 	JGE         block_vector
 
 block_tail:
-	CMPQ        DI, dim+64(FP)
+	CMPQ        SI, dim+64(FP)
 	JGE         block_sum
-	VMOVDQU16.Z (R8)(DI*2), K1, Y16
+	VMOVDQU16.Z (DI)(SI*2), K1, Y16
 	VCVTPH2PS   Y16, Z16
-	VMOVDQU16.Z (R9)(DI*2), K1, Y17
+	VMOVDQU16.Z (R8)(SI*2), K1, Y17
 	VCVTPH2PS   Y17, Z17
-	VMOVDQU16.Z (R10)(DI*2), K1, Y18
+	VMOVDQU16.Z (R9)(SI*2), K1, Y18
 	VCVTPH2PS   Y18, Z18
-	VMOVDQU16.Z (R11)(DI*2), K1, Y19
+	VMOVDQU16.Z (R10)(SI*2), K1, Y19
 	VCVTPH2PS   Y19, Z19
-	VMOVUPS.Z   (AX)(DI*4), K1, Z20
+	VMOVUPS.Z   (AX)(SI*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z1
 	VFMADD231PS Z18, Z20, Z2
@@ -6958,66 +6507,10 @@ block_sum:
 	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
 	VUNPCKLPS     X13, X0, X13
-	MOVQ          o0+72(FP), DI
-	VMOVUPS       X13, (DI)(SI*4)
-	ADDQ          $0x04, SI
+	MOVQ          o0+72(FP), SI
+	VMOVUPS       X13, (SI)(BX*4)
+	ADDQ          $0x04, BX
 	JMP           block
-
-rest:
-	CMPQ   SI, n+56(FP)
-	JGE    done
-	MOVQ   CX, R8
-	LEAQ   (R8)(DX*1), CX
-	VPXORD Z0, Z0, Z0
-	XORQ   DI, DI
-	MOVQ   dim+64(FP), R9
-	SUBQ   $0x20, R9
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (BX)
-	ADDQ        $+64, BX
-	VCVTPH2PS   (R8)(DI*2), Z16
-	VMOVUPS     (AX)(DI*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VCVTPH2PS   32(R8)(DI*2), Z16
-	VMOVUPS     64(AX)(DI*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	ADDQ        $0x20, DI
-	SUBQ        $0x20, R9
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x10, R9
-	JLT  rest_tail
-
-rest_vector:
-	VCVTPH2PS   (R8)(DI*2), Z16
-	VMOVUPS     (AX)(DI*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	ADDQ        $0x10, DI
-	SUBQ        $0x10, R9
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        DI, dim+64(FP)
-	JGE         rest_sum
-	VMOVDQU16.Z (R8)(DI*2), K1, Y16
-	VCVTPH2PS   Y16, Z16
-	VMOVUPS.Z   (AX)(DI*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z0
-
-rest_sum:
-	VEXTRACTF64X4 $0x01, Z0, Y13
-	VADDPS        Y13, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	MOVQ          o0+72(FP), DI
-	VMOVSS        X0, (DI)(SI*4)
-	INCQ          SI
-	JMP           rest
 
 done:
 	VZEROUPPER
@@ -7233,7 +6726,7 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func few2F16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few2F16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·few2F16AVX512(SB), NOSPLIT, $0-104
 	MOVQ  q0+0(FP), AX
@@ -7246,20 +6739,17 @@ TEXT ·few2F16AVX512(SB), NOSPLIT, $0-104
 	KMOVW BX, K1
 	MOVQ  rows+32(FP), CX
 	MOVQ  stride+40(FP), BX
-	MOVQ  ahead+48(FP), SI
-	ADDQ  CX, SI
-	XORQ  DI, DI
+	MOVQ  n+56(FP), R12
+	XORQ  SI, SI
 
 block:
-	MOVQ   n+56(FP), R8
-	SUBQ   DI, R8
-	CMPQ   R8, $0x04
-	JLT    rest
-	MOVQ   CX, R9
+	DECQ   R12
+	JLT    done
+	MOVQ   CX, R8
+	LEAQ   (R8)(BX*1), R9
 	LEAQ   (R9)(BX*1), R10
 	LEAQ   (R10)(BX*1), R11
-	LEAQ   (R11)(BX*1), R12
-	LEAQ   (R12)(BX*1), CX
+	ADDQ   step+48(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7268,46 +6758,45 @@ block:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	XORQ   R8, R8
+	XORQ   DI, DI
 	MOVQ   dim+64(FP), R13
 	SUBQ   $0x20, R13
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (SI)
-	PREFETCHT1  64(SI)
-	PREFETCHT1  128(SI)
-	PREFETCHT1  192(SI)
-	ADDQ        $+256, SI
-	VCVTPH2PS   (R9)(R8*2), Z16
-	VCVTPH2PS   (R10)(R8*2), Z17
-	VCVTPH2PS   (R11)(R8*2), Z18
-	VCVTPH2PS   (R12)(R8*2), Z19
-	VMOVUPS     (AX)(R8*4), Z20
+	PREFETCHT1  2048(R8)(DI*2)
+	PREFETCHT1  2048(R9)(DI*2)
+	PREFETCHT1  2048(R10)(DI*2)
+	PREFETCHT1  2048(R11)(DI*2)
+	VCVTPH2PS   (R8)(DI*2), Z16
+	VCVTPH2PS   (R9)(DI*2), Z17
+	VCVTPH2PS   (R10)(DI*2), Z18
+	VCVTPH2PS   (R11)(DI*2), Z19
+	VMOVUPS     (AX)(DI*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z2
 	VFMADD231PS Z18, Z20, Z4
 	VFMADD231PS Z19, Z20, Z6
-	VMOVUPS     (DX)(R8*4), Z20
+	VMOVUPS     (DX)(DI*4), Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z3
 	VFMADD231PS Z18, Z20, Z5
 	VFMADD231PS Z19, Z20, Z7
-	VCVTPH2PS   32(R9)(R8*2), Z16
-	VCVTPH2PS   32(R10)(R8*2), Z17
-	VCVTPH2PS   32(R11)(R8*2), Z18
-	VCVTPH2PS   32(R12)(R8*2), Z19
-	VMOVUPS     64(AX)(R8*4), Z20
+	VCVTPH2PS   32(R8)(DI*2), Z16
+	VCVTPH2PS   32(R9)(DI*2), Z17
+	VCVTPH2PS   32(R10)(DI*2), Z18
+	VCVTPH2PS   32(R11)(DI*2), Z19
+	VMOVUPS     64(AX)(DI*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z2
 	VFMADD231PS Z18, Z20, Z4
 	VFMADD231PS Z19, Z20, Z6
-	VMOVUPS     64(DX)(R8*4), Z20
+	VMOVUPS     64(DX)(DI*4), Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z3
 	VFMADD231PS Z18, Z20, Z5
 	VFMADD231PS Z19, Z20, Z7
-	ADDQ        $0x20, R8
+	ADDQ        $0x20, DI
 	SUBQ        $0x20, R13
 	JGE         block_lines
 
@@ -7316,41 +6805,41 @@ block_vectors:
 	JLT  block_tail
 
 block_vector:
-	VCVTPH2PS   (R9)(R8*2), Z16
-	VCVTPH2PS   (R10)(R8*2), Z17
-	VCVTPH2PS   (R11)(R8*2), Z18
-	VCVTPH2PS   (R12)(R8*2), Z19
-	VMOVUPS     (AX)(R8*4), Z20
+	VCVTPH2PS   (R8)(DI*2), Z16
+	VCVTPH2PS   (R9)(DI*2), Z17
+	VCVTPH2PS   (R10)(DI*2), Z18
+	VCVTPH2PS   (R11)(DI*2), Z19
+	VMOVUPS     (AX)(DI*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z2
 	VFMADD231PS Z18, Z20, Z4
 	VFMADD231PS Z19, Z20, Z6
-	VMOVUPS     (DX)(R8*4), Z20
+	VMOVUPS     (DX)(DI*4), Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z3
 	VFMADD231PS Z18, Z20, Z5
 	VFMADD231PS Z19, Z20, Z7
-	ADDQ        $0x10, R8
+	ADDQ        $0x10, DI
 	SUBQ        $0x10, R13
 	JGE         block_vector
 
 block_tail:
-	CMPQ        R8, dim+64(FP)
+	CMPQ        DI, dim+64(FP)
 	JGE         block_sum
-	VMOVDQU16.Z (R9)(R8*2), K1, Y16
+	VMOVDQU16.Z (R8)(DI*2), K1, Y16
 	VCVTPH2PS   Y16, Z16
-	VMOVDQU16.Z (R10)(R8*2), K1, Y17
+	VMOVDQU16.Z (R9)(DI*2), K1, Y17
 	VCVTPH2PS   Y17, Z17
-	VMOVDQU16.Z (R11)(R8*2), K1, Y18
+	VMOVDQU16.Z (R10)(DI*2), K1, Y18
 	VCVTPH2PS   Y18, Z18
-	VMOVDQU16.Z (R12)(R8*2), K1, Y19
+	VMOVDQU16.Z (R11)(DI*2), K1, Y19
 	VCVTPH2PS   Y19, Z19
-	VMOVUPS.Z   (AX)(R8*4), K1, Z20
+	VMOVUPS.Z   (AX)(DI*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z2
 	VFMADD231PS Z18, Z20, Z4
 	VFMADD231PS Z19, Z20, Z6
-	VMOVUPS.Z   (DX)(R8*4), K1, Z20
+	VMOVUPS.Z   (DX)(DI*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z3
 	VFMADD231PS Z18, Z20, Z5
@@ -7375,8 +6864,8 @@ block_sum:
 	VHADDPS       Y0, Y0, Y0
 	VEXTRACTF128  $0x01, Y0, X13
 	VUNPCKLPS     X13, X0, X13
-	MOVQ          o0+72(FP), R8
-	VMOVUPS       X13, (R8)(DI*4)
+	MOVQ          o0+72(FP), DI
+	VMOVUPS       X13, (DI)(SI*4)
 	VEXTRACTF64X4 $0x01, Z1, Y13
 	VADDPS        Y13, Y1, Y1
 	VEXTRACTF64X4 $0x01, Z3, Y13
@@ -7395,83 +6884,10 @@ block_sum:
 	VHADDPS       Y1, Y1, Y1
 	VEXTRACTF128  $0x01, Y1, X13
 	VUNPCKLPS     X13, X1, X13
-	MOVQ          o1+80(FP), R8
-	VMOVUPS       X13, (R8)(DI*4)
-	ADDQ          $0x04, DI
+	MOVQ          o1+80(FP), DI
+	VMOVUPS       X13, (DI)(SI*4)
+	ADDQ          $0x04, SI
 	JMP           block
-
-rest:
-	CMPQ   DI, n+56(FP)
-	JGE    done
-	MOVQ   CX, R9
-	LEAQ   (R9)(BX*1), CX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	XORQ   R8, R8
-	MOVQ   dim+64(FP), R10
-	SUBQ   $0x20, R10
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (SI)
-	ADDQ        $+64, SI
-	VCVTPH2PS   (R9)(R8*2), Z16
-	VMOVUPS     (AX)(R8*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS     (DX)(R8*4), Z20
-	VFMADD231PS Z16, Z20, Z1
-	VCVTPH2PS   32(R9)(R8*2), Z16
-	VMOVUPS     64(AX)(R8*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS     64(DX)(R8*4), Z20
-	VFMADD231PS Z16, Z20, Z1
-	ADDQ        $0x20, R8
-	SUBQ        $0x20, R10
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x10, R10
-	JLT  rest_tail
-
-rest_vector:
-	VCVTPH2PS   (R9)(R8*2), Z16
-	VMOVUPS     (AX)(R8*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS     (DX)(R8*4), Z20
-	VFMADD231PS Z16, Z20, Z1
-	ADDQ        $0x10, R8
-	SUBQ        $0x10, R10
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        R8, dim+64(FP)
-	JGE         rest_sum
-	VMOVDQU16.Z (R9)(R8*2), K1, Y16
-	VCVTPH2PS   Y16, Z16
-	VMOVUPS.Z   (AX)(R8*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS.Z   (DX)(R8*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z1
-
-rest_sum:
-	VEXTRACTF64X4 $0x01, Z0, Y13
-	VADDPS        Y13, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	MOVQ          o0+72(FP), R8
-	VMOVSS        X0, (R8)(DI*4)
-	VEXTRACTF64X4 $0x01, Z1, Y13
-	VADDPS        Y13, Y1, Y1
-	VEXTRACTF128  $0x01, Y1, X13
-	VADDPS        X13, X1, X1
-	VHADDPS       X1, X1, X1
-	VHADDPS       X1, X1, X1
-	MOVQ          o1+80(FP), R8
-	VMOVSS        X1, (R8)(DI*4)
-	INCQ          DI
-	JMP           rest
 
 done:
 	VZEROUPPER
@@ -7751,7 +7167,7 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func few4F16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few4F16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, AVX512BW, AVX512F, AVX512VL, MMX+
 TEXT ·few4F16AVX512(SB), NOSPLIT, $0-104
 	MOVQ  q0+0(FP), AX
@@ -7766,20 +7182,17 @@ TEXT ·few4F16AVX512(SB), NOSPLIT, $0-104
 	KMOVW DI, K1
 	MOVQ  rows+32(FP), CX
 	MOVQ  stride+40(FP), DI
-	MOVQ  ahead+48(FP), R8
-	ADDQ  CX, R8
-	XORQ  R9, R9
+	MOVQ  n+56(FP), R14
+	XORQ  R8, R8
 
 block:
-	MOVQ   n+56(FP), R10
-	SUBQ   R9, R10
-	CMPQ   R10, $0x04
-	JLT    rest
-	MOVQ   CX, R11
+	DECQ   R14
+	JLT    done
+	MOVQ   CX, R10
+	LEAQ   (R10)(DI*1), R11
 	LEAQ   (R11)(DI*1), R12
 	LEAQ   (R12)(DI*1), R13
-	LEAQ   (R13)(DI*1), R14
-	LEAQ   (R14)(DI*1), CX
+	ADDQ   step+48(FP), CX
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -7796,66 +7209,65 @@ block:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	XORQ   R10, R10
+	XORQ   R9, R9
 	MOVQ   dim+64(FP), R15
 	SUBQ   $0x20, R15
 	JLT    block_vectors
 
 block_lines:
-	PREFETCHT1  (R8)
-	PREFETCHT1  64(R8)
-	PREFETCHT1  128(R8)
-	PREFETCHT1  192(R8)
-	ADDQ        $+256, R8
-	VCVTPH2PS   (R11)(R10*2), Z16
-	VCVTPH2PS   (R12)(R10*2), Z17
-	VCVTPH2PS   (R13)(R10*2), Z18
-	VCVTPH2PS   (R14)(R10*2), Z19
-	VMOVUPS     (AX)(R10*4), Z20
+	PREFETCHT1  2048(R10)(R9*2)
+	PREFETCHT1  2048(R11)(R9*2)
+	PREFETCHT1  2048(R12)(R9*2)
+	PREFETCHT1  2048(R13)(R9*2)
+	VCVTPH2PS   (R10)(R9*2), Z16
+	VCVTPH2PS   (R11)(R9*2), Z17
+	VCVTPH2PS   (R12)(R9*2), Z18
+	VCVTPH2PS   (R13)(R9*2), Z19
+	VMOVUPS     (AX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z4
 	VFMADD231PS Z18, Z20, Z8
 	VFMADD231PS Z19, Z20, Z12
-	VMOVUPS     (DX)(R10*4), Z20
+	VMOVUPS     (DX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z9
 	VFMADD231PS Z19, Z20, Z13
-	VMOVUPS     (BX)(R10*4), Z20
+	VMOVUPS     (BX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z2
 	VFMADD231PS Z17, Z20, Z6
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z14
-	VMOVUPS     (SI)(R10*4), Z20
+	VMOVUPS     (SI)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z3
 	VFMADD231PS Z17, Z20, Z7
 	VFMADD231PS Z18, Z20, Z11
 	VFMADD231PS Z19, Z20, Z15
-	VCVTPH2PS   32(R11)(R10*2), Z16
-	VCVTPH2PS   32(R12)(R10*2), Z17
-	VCVTPH2PS   32(R13)(R10*2), Z18
-	VCVTPH2PS   32(R14)(R10*2), Z19
-	VMOVUPS     64(AX)(R10*4), Z20
+	VCVTPH2PS   32(R10)(R9*2), Z16
+	VCVTPH2PS   32(R11)(R9*2), Z17
+	VCVTPH2PS   32(R12)(R9*2), Z18
+	VCVTPH2PS   32(R13)(R9*2), Z19
+	VMOVUPS     64(AX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z4
 	VFMADD231PS Z18, Z20, Z8
 	VFMADD231PS Z19, Z20, Z12
-	VMOVUPS     64(DX)(R10*4), Z20
+	VMOVUPS     64(DX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z9
 	VFMADD231PS Z19, Z20, Z13
-	VMOVUPS     64(BX)(R10*4), Z20
+	VMOVUPS     64(BX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z2
 	VFMADD231PS Z17, Z20, Z6
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z14
-	VMOVUPS     64(SI)(R10*4), Z20
+	VMOVUPS     64(SI)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z3
 	VFMADD231PS Z17, Z20, Z7
 	VFMADD231PS Z18, Z20, Z11
 	VFMADD231PS Z19, Z20, Z15
-	ADDQ        $0x20, R10
+	ADDQ        $0x20, R9
 	SUBQ        $0x20, R15
 	JGE         block_lines
 
@@ -7864,61 +7276,61 @@ block_vectors:
 	JLT  block_tail
 
 block_vector:
-	VCVTPH2PS   (R11)(R10*2), Z16
-	VCVTPH2PS   (R12)(R10*2), Z17
-	VCVTPH2PS   (R13)(R10*2), Z18
-	VCVTPH2PS   (R14)(R10*2), Z19
-	VMOVUPS     (AX)(R10*4), Z20
+	VCVTPH2PS   (R10)(R9*2), Z16
+	VCVTPH2PS   (R11)(R9*2), Z17
+	VCVTPH2PS   (R12)(R9*2), Z18
+	VCVTPH2PS   (R13)(R9*2), Z19
+	VMOVUPS     (AX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z4
 	VFMADD231PS Z18, Z20, Z8
 	VFMADD231PS Z19, Z20, Z12
-	VMOVUPS     (DX)(R10*4), Z20
+	VMOVUPS     (DX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z9
 	VFMADD231PS Z19, Z20, Z13
-	VMOVUPS     (BX)(R10*4), Z20
+	VMOVUPS     (BX)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z2
 	VFMADD231PS Z17, Z20, Z6
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z14
-	VMOVUPS     (SI)(R10*4), Z20
+	VMOVUPS     (SI)(R9*4), Z20
 	VFMADD231PS Z16, Z20, Z3
 	VFMADD231PS Z17, Z20, Z7
 	VFMADD231PS Z18, Z20, Z11
 	VFMADD231PS Z19, Z20, Z15
-	ADDQ        $0x10, R10
+	ADDQ        $0x10, R9
 	SUBQ        $0x10, R15
 	JGE         block_vector
 
 block_tail:
-	CMPQ        R10, dim+64(FP)
+	CMPQ        R9, dim+64(FP)
 	JGE         block_sum
-	VMOVDQU16.Z (R11)(R10*2), K1, Y16
+	VMOVDQU16.Z (R10)(R9*2), K1, Y16
 	VCVTPH2PS   Y16, Z16
-	VMOVDQU16.Z (R12)(R10*2), K1, Y17
+	VMOVDQU16.Z (R11)(R9*2), K1, Y17
 	VCVTPH2PS   Y17, Z17
-	VMOVDQU16.Z (R13)(R10*2), K1, Y18
+	VMOVDQU16.Z (R12)(R9*2), K1, Y18
 	VCVTPH2PS   Y18, Z18
-	VMOVDQU16.Z (R14)(R10*2), K1, Y19
+	VMOVDQU16.Z (R13)(R9*2), K1, Y19
 	VCVTPH2PS   Y19, Z19
-	VMOVUPS.Z   (AX)(R10*4), K1, Z20
+	VMOVUPS.Z   (AX)(R9*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z0
 	VFMADD231PS Z17, Z20, Z4
 	VFMADD231PS Z18, Z20, Z8
 	VFMADD231PS Z19, Z20, Z12
-	VMOVUPS.Z   (DX)(R10*4), K1, Z20
+	VMOVUPS.Z   (DX)(R9*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z1
 	VFMADD231PS Z17, Z20, Z5
 	VFMADD231PS Z18, Z20, Z9
 	VFMADD231PS Z19, Z20, Z13
-	VMOVUPS.Z   (BX)(R10*4), K1, Z20
+	VMOVUPS.Z   (BX)(R9*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z2
 	VFMADD231PS Z17, Z20, Z6
 	VFMADD231PS Z18, Z20, Z10
 	VFMADD231PS Z19, Z20, Z14
-	VMOVUPS.Z   (SI)(R10*4), K1, Z20
+	VMOVUPS.Z   (SI)(R9*4), K1, Z20
 	VFMADD231PS Z16, Z20, Z3
 	VFMADD231PS Z17, Z20, Z7
 	VFMADD231PS Z18, Z20, Z11
@@ -7970,123 +7382,16 @@ block_sum:
 	VSHUFPS       $0x88, Z8, Z0, Z21
 	VSHUFPS       $0xdd, Z8, Z0, Z22
 	VADDPS        Z21, Z22, Z0
-	MOVQ          o0+72(FP), R10
-	VMOVUPS       X0, (R10)(R9*4)
-	MOVQ          o1+80(FP), R10
-	VEXTRACTF32X4 $0x01, Z0, (R10)(R9*4)
-	MOVQ          o2+88(FP), R10
-	VEXTRACTF32X4 $0x02, Z0, (R10)(R9*4)
-	MOVQ          o3+96(FP), R10
-	VEXTRACTF32X4 $0x03, Z0, (R10)(R9*4)
-	ADDQ          $0x04, R9
+	MOVQ          o0+72(FP), R9
+	VMOVUPS       X0, (R9)(R8*4)
+	MOVQ          o1+80(FP), R9
+	VEXTRACTF32X4 $0x01, Z0, (R9)(R8*4)
+	MOVQ          o2+88(FP), R9
+	VEXTRACTF32X4 $0x02, Z0, (R9)(R8*4)
+	MOVQ          o3+96(FP), R9
+	VEXTRACTF32X4 $0x03, Z0, (R9)(R8*4)
+	ADDQ          $0x04, R8
 	JMP           block
-
-rest:
-	CMPQ   R9, n+56(FP)
-	JGE    done
-	MOVQ   CX, R11
-	LEAQ   (R11)(DI*1), CX
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	XORQ   R10, R10
-	MOVQ   dim+64(FP), R12
-	SUBQ   $0x20, R12
-	JLT    rest_vectors
-
-rest_lines:
-	PREFETCHT1  (R8)
-	ADDQ        $+64, R8
-	VCVTPH2PS   (R11)(R10*2), Z16
-	VMOVUPS     (AX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS     (DX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z1
-	VMOVUPS     (BX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z2
-	VMOVUPS     (SI)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z3
-	VCVTPH2PS   32(R11)(R10*2), Z16
-	VMOVUPS     64(AX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS     64(DX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z1
-	VMOVUPS     64(BX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z2
-	VMOVUPS     64(SI)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z3
-	ADDQ        $0x20, R10
-	SUBQ        $0x20, R12
-	JGE         rest_lines
-
-rest_vectors:
-	ADDQ $0x10, R12
-	JLT  rest_tail
-
-rest_vector:
-	VCVTPH2PS   (R11)(R10*2), Z16
-	VMOVUPS     (AX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS     (DX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z1
-	VMOVUPS     (BX)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z2
-	VMOVUPS     (SI)(R10*4), Z20
-	VFMADD231PS Z16, Z20, Z3
-	ADDQ        $0x10, R10
-	SUBQ        $0x10, R12
-	JGE         rest_vector
-
-rest_tail:
-	CMPQ        R10, dim+64(FP)
-	JGE         rest_sum
-	VMOVDQU16.Z (R11)(R10*2), K1, Y16
-	VCVTPH2PS   Y16, Z16
-	VMOVUPS.Z   (AX)(R10*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z0
-	VMOVUPS.Z   (DX)(R10*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z1
-	VMOVUPS.Z   (BX)(R10*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z2
-	VMOVUPS.Z   (SI)(R10*4), K1, Z20
-	VFMADD231PS Z16, Z20, Z3
-
-rest_sum:
-	VEXTRACTF64X4 $0x01, Z0, Y13
-	VADDPS        Y13, Y0, Y0
-	VEXTRACTF128  $0x01, Y0, X13
-	VADDPS        X13, X0, X0
-	VHADDPS       X0, X0, X0
-	VHADDPS       X0, X0, X0
-	MOVQ          o0+72(FP), R10
-	VMOVSS        X0, (R10)(R9*4)
-	VEXTRACTF64X4 $0x01, Z1, Y13
-	VADDPS        Y13, Y1, Y1
-	VEXTRACTF128  $0x01, Y1, X13
-	VADDPS        X13, X1, X1
-	VHADDPS       X1, X1, X1
-	VHADDPS       X1, X1, X1
-	MOVQ          o1+80(FP), R10
-	VMOVSS        X1, (R10)(R9*4)
-	VEXTRACTF64X4 $0x01, Z2, Y13
-	VADDPS        Y13, Y2, Y2
-	VEXTRACTF128  $0x01, Y2, X13
-	VADDPS        X13, X2, X2
-	VHADDPS       X2, X2, X2
-	VHADDPS       X2, X2, X2
-	MOVQ          o2+88(FP), R10
-	VMOVSS        X2, (R10)(R9*4)
-	VEXTRACTF64X4 $0x01, Z3, Y13
-	VADDPS        Y13, Y3, Y3
-	VEXTRACTF128  $0x01, Y3, X13
-	VADDPS        X13, X3, X3
-	VHADDPS       X3, X3, X3
-	VHADDPS       X3, X3, X3
-	MOVQ          o3+96(FP), R10
-	VMOVSS        X3, (R10)(R9*4)
-	INCQ          R9
-	JMP           rest
 
 done:
 	VZEROUPPER

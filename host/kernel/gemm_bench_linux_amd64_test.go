@@ -100,7 +100,7 @@ func stream(b *testing.B, elements int, f func(lo int)) {
 		f(at)
 		middle := cpuTime(b)
 		// Equal halves: a comparison reads both.
-		other := (at + half/2) % half / elements * elements
+		other := (at + half/2) % (half - elements)
 		if !bytes.Equal(bytesOf(keys[other:other+elements/2]), bytesOf(keys[half+other:half+other+elements/2])) {
 			b.Fatal("the halves differ")
 		}

@@ -9122,7 +9122,7 @@ rest:
 done:
 	RET
 
-// func few1F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few1F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 TEXT ·few1F32NEON(SB), NOSPLIT, $0-104
 	MOVD	q0+0(FP), R0
 	MOVD	o0+72(FP), R1
@@ -9131,21 +9131,20 @@ TEXT ·few1F32NEON(SB), NOSPLIT, $0-104
 	MOVD	dim+64(FP), R5
 	LSR	$3, R5, R6
 	MOVD	stride+40(FP), R8
-	MOVD	ahead+48(FP), R9
+	MOVD	step+48(FP), R9
 
 rows8:
-	CMP	$8, R4
-	BLT	rows4
-	MOVD	R3, R11
+	CMP	$1, R4
+	BLT	done
+	MOVD	R3, R10
+	ADD	R8, R10, R11
 	ADD	R8, R11, R12
 	ADD	R8, R12, R13
 	ADD	R8, R13, R14
 	ADD	R8, R14, R15
 	ADD	R8, R15, R19
 	ADD	R8, R19, R20
-	ADD	R8, R20, R21
-	ADD	R8, R21, R3
-	ADD	R9, R11, R10
+	ADD	R9, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
@@ -9159,16 +9158,11 @@ rows8:
 	MOVD	R6, R7
 
 rows8_loop:
-	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
-	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
-	WORD	$0xf9804140 // prfm pldl1keep, [x10, #128]
-	WORD	$0xf9806140 // prfm pldl1keep, [x10, #192]
-	ADD	$256, R10
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0xacc14d72 // ldp q18, q19, [x11], #32
-	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
-	WORD	$0xacc15db6 // ldp q22, q23, [x13], #32
-	WORD	$0xacc165d8 // ldp q24, q25, [x14], #32
+	WORD	$0xacc14d52 // ldp q18, q19, [x10], #32
+	WORD	$0xacc15574 // ldp q20, q21, [x11], #32
+	WORD	$0xacc15d96 // ldp q22, q23, [x12], #32
+	WORD	$0xacc165b8 // ldp q24, q25, [x13], #32
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
 	WORD	$0x4e30ce81 // fmla v1.4s, v20.4s, v16.4s
 	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
@@ -9177,10 +9171,10 @@ rows8_loop:
 	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	WORD	$0xacc14df2 // ldp q18, q19, [x15], #32
-	WORD	$0xacc15674 // ldp q20, q21, [x19], #32
-	WORD	$0xacc15e96 // ldp q22, q23, [x20], #32
-	WORD	$0xacc166b8 // ldp q24, q25, [x21], #32
+	WORD	$0xacc14dd2 // ldp q18, q19, [x14], #32
+	WORD	$0xacc155f4 // ldp q20, q21, [x15], #32
+	WORD	$0xacc15e76 // ldp q22, q23, [x19], #32
+	WORD	$0xacc16698 // ldp q24, q25, [x20], #32
 	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
 	WORD	$0x4e30ce85 // fmla v5.4s, v20.4s, v16.4s
 	WORD	$0x4e30cec6 // fmla v6.4s, v22.4s, v16.4s
@@ -9195,21 +9189,21 @@ rows8_loop:
 rows8_tail:
 	TBZ	$2, R5, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0x3cc10572 // ldr q18, [x11], #16
+	WORD	$0x3cc10552 // ldr q18, [x10], #16
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0x3cc10592 // ldr q18, [x12], #16
+	WORD	$0x3cc10572 // ldr q18, [x11], #16
 	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
-	WORD	$0x3cc105b2 // ldr q18, [x13], #16
+	WORD	$0x3cc10592 // ldr q18, [x12], #16
 	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
-	WORD	$0x3cc105d2 // ldr q18, [x14], #16
+	WORD	$0x3cc105b2 // ldr q18, [x13], #16
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	WORD	$0x3cc105f2 // ldr q18, [x15], #16
+	WORD	$0x3cc105d2 // ldr q18, [x14], #16
 	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0x3cc10672 // ldr q18, [x19], #16
+	WORD	$0x3cc105f2 // ldr q18, [x15], #16
 	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
-	WORD	$0x3cc10692 // ldr q18, [x20], #16
+	WORD	$0x3cc10672 // ldr q18, [x19], #16
 	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
-	WORD	$0x3cc106b2 // ldr q18, [x21], #16
+	WORD	$0x3cc10692 // ldr q18, [x20], #16
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 
 rows8_ones:
@@ -9218,21 +9212,21 @@ rows8_ones:
 
 rows8_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0xbc404572 // ldr s18, [x11], #4
+	WORD	$0xbc404552 // ldr s18, [x10], #4
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0xbc404592 // ldr s18, [x12], #4
+	WORD	$0xbc404572 // ldr s18, [x11], #4
 	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
-	WORD	$0xbc4045b2 // ldr s18, [x13], #4
+	WORD	$0xbc404592 // ldr s18, [x12], #4
 	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
-	WORD	$0xbc4045d2 // ldr s18, [x14], #4
+	WORD	$0xbc4045b2 // ldr s18, [x13], #4
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	WORD	$0xbc4045f2 // ldr s18, [x15], #4
+	WORD	$0xbc4045d2 // ldr s18, [x14], #4
 	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0xbc404672 // ldr s18, [x19], #4
+	WORD	$0xbc4045f2 // ldr s18, [x15], #4
 	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
-	WORD	$0xbc404692 // ldr s18, [x20], #4
+	WORD	$0xbc404672 // ldr s18, [x19], #4
 	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
-	WORD	$0xbc4046b2 // ldr s18, [x21], #4
+	WORD	$0xbc404692 // ldr s18, [x20], #4
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 	SUBS	$1, R7, R7
 	BNE	rows8_one
@@ -9246,125 +9240,8 @@ rows8_sum:
 	WORD	$0x6e27d4c6 // faddp v6.4s, v6.4s, v7.4s
 	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
 	WORD	$0x3c810424 // str q4, [x1], #16
-	SUB	$8, R4
-	B	rows8
-
-rows4:
-	CMP	$4, R4
-	BLT	rows1
-	MOVD	R3, R11
-	ADD	R8, R11, R12
-	ADD	R8, R12, R13
-	ADD	R8, R13, R14
-	ADD	R8, R14, R3
-	ADD	R9, R11, R10
-	MOVD	R0, R2
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	WORD	$0x6f00e401 // movi v1.2d, #0
-	WORD	$0x6f00e402 // movi v2.2d, #0
-	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R6, rows4_tail
-	MOVD	R6, R7
-
-rows4_loop:
-	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
-	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
-	ADD	$128, R10
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0xacc14d72 // ldp q18, q19, [x11], #32
-	WORD	$0xacc15594 // ldp q20, q21, [x12], #32
-	WORD	$0xacc15db6 // ldp q22, q23, [x13], #32
-	WORD	$0xacc165d8 // ldp q24, q25, [x14], #32
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0x4e30ce81 // fmla v1.4s, v20.4s, v16.4s
-	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
-	WORD	$0x4e30cf03 // fmla v3.4s, v24.4s, v16.4s
-	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
-	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
-	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
-	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	SUBS	$1, R7, R7
-	BNE	rows4_loop
-
-rows4_tail:
-	TBZ	$2, R5, rows4_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0x3cc10572 // ldr q18, [x11], #16
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0x3cc10592 // ldr q18, [x12], #16
-	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
-	WORD	$0x3cc105b2 // ldr q18, [x13], #16
-	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
-	WORD	$0x3cc105d2 // ldr q18, [x14], #16
-	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-
-rows4_ones:
-	ANDS	$3, R5, R7
-	BEQ	rows4_sum
-
-rows4_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0xbc404572 // ldr s18, [x11], #4
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0xbc404592 // ldr s18, [x12], #4
-	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
-	WORD	$0xbc4045b2 // ldr s18, [x13], #4
-	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
-	WORD	$0xbc4045d2 // ldr s18, [x14], #4
-	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	SUBS	$1, R7, R7
-	BNE	rows4_one
-
-rows4_sum:
-	WORD	$0x6e21d400 // faddp v0.4s, v0.4s, v1.4s
-	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
-	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
-	WORD	$0x3c810420 // str q0, [x1], #16
-	SUB	$4, R4
-	B	rows4
-
-rows1:
-	CMP	$1, R4
-	BLT	done
-	MOVD	R3, R11
-	ADD	R8, R11, R3
-	ADD	R9, R11, R10
-	MOVD	R0, R2
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	CBZ	R6, rows1_tail
-	MOVD	R6, R7
-
-rows1_loop:
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0xacc14d72 // ldp q18, q19, [x11], #32
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
-	SUBS	$1, R7, R7
-	BNE	rows1_loop
-
-rows1_tail:
-	TBZ	$2, R5, rows1_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0x3cc10572 // ldr q18, [x11], #16
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-
-rows1_ones:
-	ANDS	$3, R5, R7
-	BEQ	rows1_sum
-
-rows1_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0xbc404572 // ldr s18, [x11], #4
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	SUBS	$1, R7, R7
-	BNE	rows1_one
-
-rows1_sum:
-	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
-	WORD	$0x7e30d800 // faddp s0, v0.2s
-	WORD	$0xbc004420 // str s0, [x1], #4
 	SUB	$1, R4
-	B	rows1
+	B	rows8
 
 done:
 	RET
@@ -9577,7 +9454,7 @@ columns1_row:
 done:
 	RET
 
-// func few2F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few2F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 TEXT ·few2F32NEON(SB), NOSPLIT, $0-104
 	MOVD	q0+0(FP), R0
 	MOVD	o0+72(FP), R1
@@ -9588,21 +9465,20 @@ TEXT ·few2F32NEON(SB), NOSPLIT, $0-104
 	MOVD	dim+64(FP), R8
 	LSR	$3, R8, R9
 	MOVD	stride+40(FP), R11
-	MOVD	ahead+48(FP), R12
+	MOVD	step+48(FP), R12
 
 rows8:
-	CMP	$8, R7
-	BLT	rows4
-	MOVD	R6, R14
+	CMP	$1, R7
+	BLT	done
+	MOVD	R6, R13
+	ADD	R11, R13, R14
 	ADD	R11, R14, R15
 	ADD	R11, R15, R19
 	ADD	R11, R19, R20
 	ADD	R11, R20, R21
 	ADD	R11, R21, R22
 	ADD	R11, R22, R23
-	ADD	R11, R23, R24
-	ADD	R11, R24, R6
-	ADD	R12, R14, R13
+	ADD	R12, R6
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -9625,17 +9501,12 @@ rows8:
 	MOVD	R9, R10
 
 rows8_loop:
-	WORD	$0xf98001a0 // prfm pldl1keep, [x13, #0]
-	WORD	$0xf98021a0 // prfm pldl1keep, [x13, #64]
-	WORD	$0xf98041a0 // prfm pldl1keep, [x13, #128]
-	WORD	$0xf98061a0 // prfm pldl1keep, [x13, #192]
-	ADD	$256, R13
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0xacc155d4 // ldp q20, q21, [x14], #32
-	WORD	$0xacc15df6 // ldp q22, q23, [x15], #32
-	WORD	$0xacc16678 // ldp q24, q25, [x19], #32
-	WORD	$0xacc16e9a // ldp q26, q27, [x20], #32
+	WORD	$0xacc155b4 // ldp q20, q21, [x13], #32
+	WORD	$0xacc15dd6 // ldp q22, q23, [x14], #32
+	WORD	$0xacc165f8 // ldp q24, q25, [x15], #32
+	WORD	$0xacc16e7a // ldp q26, q27, [x19], #32
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
 	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
@@ -9652,10 +9523,10 @@ rows8_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	WORD	$0xacc156b4 // ldp q20, q21, [x21], #32
-	WORD	$0xacc15ed6 // ldp q22, q23, [x22], #32
-	WORD	$0xacc166f8 // ldp q24, q25, [x23], #32
-	WORD	$0xacc16f1a // ldp q26, q27, [x24], #32
+	WORD	$0xacc15694 // ldp q20, q21, [x20], #32
+	WORD	$0xacc15eb6 // ldp q22, q23, [x21], #32
+	WORD	$0xacc166d8 // ldp q24, q25, [x22], #32
+	WORD	$0xacc16efa // ldp q26, q27, [x23], #32
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
 	WORD	$0x4e30ceca // fmla v10.4s, v22.4s, v16.4s
@@ -9679,28 +9550,28 @@ rows8_tail:
 	TBZ	$2, R8, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0x3cc105d4 // ldr q20, [x14], #16
+	WORD	$0x3cc105b4 // ldr q20, [x13], #16
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x3cc105f4 // ldr q20, [x15], #16
+	WORD	$0x3cc105d4 // ldr q20, [x14], #16
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0x3cc10674 // ldr q20, [x19], #16
+	WORD	$0x3cc105f4 // ldr q20, [x15], #16
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0x3cc10694 // ldr q20, [x20], #16
+	WORD	$0x3cc10674 // ldr q20, [x19], #16
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0x3cc106b4 // ldr q20, [x21], #16
+	WORD	$0x3cc10694 // ldr q20, [x20], #16
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0x3cc106d4 // ldr q20, [x22], #16
+	WORD	$0x3cc106b4 // ldr q20, [x21], #16
 	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0x3cc106f4 // ldr q20, [x23], #16
+	WORD	$0x3cc106d4 // ldr q20, [x22], #16
 	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0x3cc10714 // ldr q20, [x24], #16
+	WORD	$0x3cc106f4 // ldr q20, [x23], #16
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
 
@@ -9711,28 +9582,28 @@ rows8_ones:
 rows8_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0xbc4045d4 // ldr s20, [x14], #4
+	WORD	$0xbc4045b4 // ldr s20, [x13], #4
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0xbc4045f4 // ldr s20, [x15], #4
+	WORD	$0xbc4045d4 // ldr s20, [x14], #4
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0xbc404674 // ldr s20, [x19], #4
+	WORD	$0xbc4045f4 // ldr s20, [x15], #4
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0xbc404694 // ldr s20, [x20], #4
+	WORD	$0xbc404674 // ldr s20, [x19], #4
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0xbc4046b4 // ldr s20, [x21], #4
+	WORD	$0xbc404694 // ldr s20, [x20], #4
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0xbc4046d4 // ldr s20, [x22], #4
+	WORD	$0xbc4046b4 // ldr s20, [x21], #4
 	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0xbc4046f4 // ldr s20, [x23], #4
+	WORD	$0xbc4046d4 // ldr s20, [x22], #4
 	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0xbc404714 // ldr s20, [x24], #4
+	WORD	$0xbc4046f4 // ldr s20, [x23], #4
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
 	SUBS	$1, R10, R10
@@ -9755,165 +9626,8 @@ rows8_sum:
 	WORD	$0x6e2fd5ad // faddp v13.4s, v13.4s, v15.4s
 	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
 	WORD	$0x3c810489 // str q9, [x4], #16
-	SUB	$8, R7
-	B	rows8
-
-rows4:
-	CMP	$4, R7
-	BLT	rows1
-	MOVD	R6, R14
-	ADD	R11, R14, R15
-	ADD	R11, R15, R19
-	ADD	R11, R19, R20
-	ADD	R11, R20, R6
-	ADD	R12, R14, R13
-	MOVD	R0, R2
-	MOVD	R3, R5
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	WORD	$0x6f00e401 // movi v1.2d, #0
-	WORD	$0x6f00e402 // movi v2.2d, #0
-	WORD	$0x6f00e403 // movi v3.2d, #0
-	WORD	$0x6f00e404 // movi v4.2d, #0
-	WORD	$0x6f00e405 // movi v5.2d, #0
-	WORD	$0x6f00e406 // movi v6.2d, #0
-	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R9, rows4_tail
-	MOVD	R9, R10
-
-rows4_loop:
-	WORD	$0xf98001a0 // prfm pldl1keep, [x13, #0]
-	WORD	$0xf98021a0 // prfm pldl1keep, [x13, #64]
-	ADD	$128, R13
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0xacc155d4 // ldp q20, q21, [x14], #32
-	WORD	$0xacc15df6 // ldp q22, q23, [x15], #32
-	WORD	$0xacc16678 // ldp q24, q25, [x19], #32
-	WORD	$0xacc16e9a // ldp q26, q27, [x20], #32
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
-	WORD	$0x4e32cec3 // fmla v3.4s, v22.4s, v18.4s
-	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
-	WORD	$0x4e30cf46 // fmla v6.4s, v26.4s, v16.4s
-	WORD	$0x4e32cf47 // fmla v7.4s, v26.4s, v18.4s
-	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
-	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
-	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
-	WORD	$0x4e33cee3 // fmla v3.4s, v23.4s, v19.4s
-	WORD	$0x4e31cf24 // fmla v4.4s, v25.4s, v17.4s
-	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
-	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
-	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	SUBS	$1, R10, R10
-	BNE	rows4_loop
-
-rows4_tail:
-	TBZ	$2, R8, rows4_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0x3cc105d4 // ldr q20, [x14], #16
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x3cc105f4 // ldr q20, [x15], #16
-	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0x3cc10674 // ldr q20, [x19], #16
-	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0x3cc10694 // ldr q20, [x20], #16
-	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-
-rows4_ones:
-	ANDS	$3, R8, R10
-	BEQ	rows4_sum
-
-rows4_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0xbc4045d4 // ldr s20, [x14], #4
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0xbc4045f4 // ldr s20, [x15], #4
-	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0xbc404674 // ldr s20, [x19], #4
-	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0xbc404694 // ldr s20, [x20], #4
-	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	SUBS	$1, R10, R10
-	BNE	rows4_one
-
-rows4_sum:
-	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
-	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
-	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
-	WORD	$0x3c810420 // str q0, [x1], #16
-	WORD	$0x6e23d421 // faddp v1.4s, v1.4s, v3.4s
-	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
-	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
-	WORD	$0x3c810481 // str q1, [x4], #16
-	SUB	$4, R7
-	B	rows4
-
-rows1:
-	CMP	$1, R7
-	BLT	done
-	MOVD	R6, R14
-	ADD	R11, R14, R6
-	ADD	R12, R14, R13
-	MOVD	R0, R2
-	MOVD	R3, R5
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	WORD	$0x6f00e401 // movi v1.2d, #0
-	CBZ	R9, rows1_tail
-	MOVD	R9, R10
-
-rows1_loop:
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0xacc155d4 // ldp q20, q21, [x14], #32
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
-	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
-	SUBS	$1, R10, R10
-	BNE	rows1_loop
-
-rows1_tail:
-	TBZ	$2, R8, rows1_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0x3cc105d4 // ldr q20, [x14], #16
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-
-rows1_ones:
-	ANDS	$3, R8, R10
-	BEQ	rows1_sum
-
-rows1_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0xbc4045d4 // ldr s20, [x14], #4
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	SUBS	$1, R10, R10
-	BNE	rows1_one
-
-rows1_sum:
-	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
-	WORD	$0x7e30d800 // faddp s0, v0.2s
-	WORD	$0xbc004420 // str s0, [x1], #4
-	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
-	WORD	$0x7e30d821 // faddp s1, v1.2s
-	WORD	$0xbc004481 // str s1, [x4], #4
 	SUB	$1, R7
-	B	rows1
+	B	rows8
 
 done:
 	RET
@@ -10109,7 +9823,7 @@ columns1_row:
 done:
 	RET
 
-// func few4F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few4F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 TEXT ·few4F32NEON(SB), NOSPLIT, $0-104
 	MOVD	q0+0(FP), R0
 	MOVD	o0+72(FP), R1
@@ -10124,17 +9838,16 @@ TEXT ·few4F32NEON(SB), NOSPLIT, $0-104
 	MOVD	dim+64(FP), R14
 	LSR	$3, R14, R15
 	MOVD	stride+40(FP), R20
-	MOVD	ahead+48(FP), R21
+	MOVD	step+48(FP), R21
 
 rows4:
-	CMP	$4, R13
-	BLT	rows1
-	MOVD	R12, R23
+	CMP	$1, R13
+	BLT	done
+	MOVD	R12, R22
+	ADD	R20, R22, R23
 	ADD	R20, R23, R24
 	ADD	R20, R24, R25
-	ADD	R20, R25, R26
-	ADD	R20, R26, R12
-	ADD	R21, R23, R22
+	ADD	R21, R12
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -10159,15 +9872,12 @@ rows4:
 	MOVD	R15, R19
 
 rows4_loop:
-	WORD	$0xf98002c0 // prfm pldl1keep, [x22, #0]
-	WORD	$0xf98022c0 // prfm pldl1keep, [x22, #64]
-	ADD	$128, R22
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
 	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
 	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
-	WORD	$0xacc166f8 // ldp q24, q25, [x23], #32
-	WORD	$0xacc16f1a // ldp q26, q27, [x24], #32
+	WORD	$0xacc166d8 // ldp q24, q25, [x22], #32
+	WORD	$0xacc16efa // ldp q26, q27, [x23], #32
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
@@ -10184,8 +9894,8 @@ rows4_loop:
 	WORD	$0x4e33cf65 // fmla v5.4s, v27.4s, v19.4s
 	WORD	$0x4e35cf66 // fmla v6.4s, v27.4s, v21.4s
 	WORD	$0x4e37cf67 // fmla v7.4s, v27.4s, v23.4s
-	WORD	$0xacc16738 // ldp q24, q25, [x25], #32
-	WORD	$0xacc16f5a // ldp q26, q27, [x26], #32
+	WORD	$0xacc16718 // ldp q24, q25, [x24], #32
+	WORD	$0xacc16f3a // ldp q26, q27, [x25], #32
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
@@ -10211,22 +9921,22 @@ rows4_tail:
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
 	WORD	$0x3cc10576 // ldr q22, [x11], #16
-	WORD	$0x3cc106f8 // ldr q24, [x23], #16
+	WORD	$0x3cc106d8 // ldr q24, [x22], #16
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0x3cc10718 // ldr q24, [x24], #16
+	WORD	$0x3cc106f8 // ldr q24, [x23], #16
 	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
-	WORD	$0x3cc10738 // ldr q24, [x25], #16
+	WORD	$0x3cc10718 // ldr q24, [x24], #16
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
-	WORD	$0x3cc10758 // ldr q24, [x26], #16
+	WORD	$0x3cc10738 // ldr q24, [x25], #16
 	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
@@ -10241,22 +9951,22 @@ rows4_one:
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
 	WORD	$0xbc404514 // ldr s20, [x8], #4
 	WORD	$0xbc404576 // ldr s22, [x11], #4
-	WORD	$0xbc4046f8 // ldr s24, [x23], #4
+	WORD	$0xbc4046d8 // ldr s24, [x22], #4
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0xbc404718 // ldr s24, [x24], #4
+	WORD	$0xbc4046f8 // ldr s24, [x23], #4
 	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
-	WORD	$0xbc404738 // ldr s24, [x25], #4
+	WORD	$0xbc404718 // ldr s24, [x24], #4
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
-	WORD	$0xbc404758 // ldr s24, [x26], #4
+	WORD	$0xbc404738 // ldr s24, [x25], #4
 	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0e // fmla v14.4s, v24.4s, v20.4s
@@ -10281,87 +9991,8 @@ rows4_sum:
 	WORD	$0x6e2fd56b // faddp v11.4s, v11.4s, v15.4s
 	WORD	$0x6e2bd463 // faddp v3.4s, v3.4s, v11.4s
 	WORD	$0x3c810543 // str q3, [x10], #16
-	SUB	$4, R13
-	B	rows4
-
-rows1:
-	CMP	$1, R13
-	BLT	done
-	MOVD	R12, R23
-	ADD	R20, R23, R12
-	ADD	R21, R23, R22
-	MOVD	R0, R2
-	MOVD	R3, R5
-	MOVD	R6, R8
-	MOVD	R9, R11
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	WORD	$0x6f00e401 // movi v1.2d, #0
-	WORD	$0x6f00e402 // movi v2.2d, #0
-	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R15, rows1_tail
-	MOVD	R15, R19
-
-rows1_loop:
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
-	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
-	WORD	$0xacc166f8 // ldp q24, q25, [x23], #32
-	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
-	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
-	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0x4e31cf20 // fmla v0.4s, v25.4s, v17.4s
-	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
-	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
-	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
-	SUBS	$1, R19, R19
-	BNE	rows1_loop
-
-rows1_tail:
-	TBZ	$2, R14, rows1_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0x3cc10514 // ldr q20, [x8], #16
-	WORD	$0x3cc10576 // ldr q22, [x11], #16
-	WORD	$0x3cc106f8 // ldr q24, [x23], #16
-	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
-	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
-	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-
-rows1_ones:
-	ANDS	$3, R14, R19
-	BEQ	rows1_sum
-
-rows1_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0xbc404514 // ldr s20, [x8], #4
-	WORD	$0xbc404576 // ldr s22, [x11], #4
-	WORD	$0xbc4046f8 // ldr s24, [x23], #4
-	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
-	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
-	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	SUBS	$1, R19, R19
-	BNE	rows1_one
-
-rows1_sum:
-	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
-	WORD	$0x7e30d800 // faddp s0, v0.2s
-	WORD	$0xbc004420 // str s0, [x1], #4
-	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
-	WORD	$0x7e30d821 // faddp s1, v1.2s
-	WORD	$0xbc004481 // str s1, [x4], #4
-	WORD	$0x6e22d442 // faddp v2.4s, v2.4s, v2.4s
-	WORD	$0x7e30d842 // faddp s2, v2.2s
-	WORD	$0xbc0044e2 // str s2, [x7], #4
-	WORD	$0x6e23d463 // faddp v3.4s, v3.4s, v3.4s
-	WORD	$0x7e30d863 // faddp s3, v3.2s
-	WORD	$0xbc004543 // str s3, [x10], #4
 	SUB	$1, R13
-	B	rows1
+	B	rows4
 
 done:
 	RET
@@ -10612,7 +10243,7 @@ rest:
 done:
 	RET
 
-// func few1BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few1BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 TEXT ·few1BF16NEON(SB), NOSPLIT, $0-104
 	MOVD	q0+0(FP), R0
 	MOVD	o0+72(FP), R1
@@ -10621,22 +10252,21 @@ TEXT ·few1BF16NEON(SB), NOSPLIT, $0-104
 	MOVD	dim+64(FP), R5
 	LSR	$3, R5, R6
 	MOVD	stride+40(FP), R8
-	MOVD	ahead+48(FP), R9
+	MOVD	step+48(FP), R9
 	WORD	$0x6f00e41f // movi v31.2d, #0
 
 rows8:
-	CMP	$8, R4
-	BLT	rows4
-	MOVD	R3, R11
+	CMP	$1, R4
+	BLT	done
+	MOVD	R3, R10
+	ADD	R8, R10, R11
 	ADD	R8, R11, R12
 	ADD	R8, R12, R13
 	ADD	R8, R13, R14
 	ADD	R8, R14, R15
 	ADD	R8, R15, R19
 	ADD	R8, R19, R20
-	ADD	R8, R20, R21
-	ADD	R8, R21, R3
-	ADD	R9, R11, R10
+	ADD	R9, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
@@ -10650,20 +10280,17 @@ rows8:
 	MOVD	R6, R7
 
 rows8_loop:
-	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
-	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
-	ADD	$128, R10
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0x3cc10573 // ldr q19, [x11], #16
+	WORD	$0x3cc10553 // ldr q19, [x10], #16
 	WORD	$0x4e533bf2 // zip1 v18.8h, v31.8h, v19.8h
 	WORD	$0x4e537bf3 // zip2 v19.8h, v31.8h, v19.8h
-	WORD	$0x3cc10595 // ldr q21, [x12], #16
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
-	WORD	$0x3cc105b7 // ldr q23, [x13], #16
+	WORD	$0x3cc10597 // ldr q23, [x12], #16
 	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
 	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
-	WORD	$0x3cc105d9 // ldr q25, [x14], #16
+	WORD	$0x3cc105b9 // ldr q25, [x13], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
@@ -10674,16 +10301,16 @@ rows8_loop:
 	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	WORD	$0x3cc105f3 // ldr q19, [x15], #16
+	WORD	$0x3cc105d3 // ldr q19, [x14], #16
 	WORD	$0x4e533bf2 // zip1 v18.8h, v31.8h, v19.8h
 	WORD	$0x4e537bf3 // zip2 v19.8h, v31.8h, v19.8h
-	WORD	$0x3cc10675 // ldr q21, [x19], #16
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
-	WORD	$0x3cc10697 // ldr q23, [x20], #16
+	WORD	$0x3cc10677 // ldr q23, [x19], #16
 	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
 	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
-	WORD	$0x3cc106b9 // ldr q25, [x21], #16
+	WORD	$0x3cc10699 // ldr q25, [x20], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
 	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
@@ -10700,28 +10327,28 @@ rows8_loop:
 rows8_tail:
 	TBZ	$2, R5, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0xfc408572 // ldr d18, [x11], #8
+	WORD	$0xfc408552 // ldr d18, [x10], #8
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0xfc408592 // ldr d18, [x12], #8
+	WORD	$0xfc408572 // ldr d18, [x11], #8
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
-	WORD	$0xfc4085b2 // ldr d18, [x13], #8
+	WORD	$0xfc408592 // ldr d18, [x12], #8
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
-	WORD	$0xfc4085d2 // ldr d18, [x14], #8
+	WORD	$0xfc4085b2 // ldr d18, [x13], #8
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	WORD	$0xfc4085f2 // ldr d18, [x15], #8
+	WORD	$0xfc4085d2 // ldr d18, [x14], #8
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0xfc408672 // ldr d18, [x19], #8
+	WORD	$0xfc4085f2 // ldr d18, [x15], #8
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
-	WORD	$0xfc408692 // ldr d18, [x20], #8
+	WORD	$0xfc408672 // ldr d18, [x19], #8
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
-	WORD	$0xfc4086b2 // ldr d18, [x21], #8
+	WORD	$0xfc408692 // ldr d18, [x20], #8
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 
@@ -10731,28 +10358,28 @@ rows8_ones:
 
 rows8_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0x7c402572 // ldr h18, [x11], #2
+	WORD	$0x7c402552 // ldr h18, [x10], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0x7c402592 // ldr h18, [x12], #2
+	WORD	$0x7c402572 // ldr h18, [x11], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
-	WORD	$0x7c4025b2 // ldr h18, [x13], #2
+	WORD	$0x7c402592 // ldr h18, [x12], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
-	WORD	$0x7c4025d2 // ldr h18, [x14], #2
+	WORD	$0x7c4025b2 // ldr h18, [x13], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	WORD	$0x7c4025f2 // ldr h18, [x15], #2
+	WORD	$0x7c4025d2 // ldr h18, [x14], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0x7c402672 // ldr h18, [x19], #2
+	WORD	$0x7c4025f2 // ldr h18, [x15], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
-	WORD	$0x7c402692 // ldr h18, [x20], #2
+	WORD	$0x7c402672 // ldr h18, [x19], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
-	WORD	$0x7c4026b2 // ldr h18, [x21], #2
+	WORD	$0x7c402692 // ldr h18, [x20], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 	SUBS	$1, R7, R7
@@ -10767,144 +10394,8 @@ rows8_sum:
 	WORD	$0x6e27d4c6 // faddp v6.4s, v6.4s, v7.4s
 	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
 	WORD	$0x3c810424 // str q4, [x1], #16
-	SUB	$8, R4
-	B	rows8
-
-rows4:
-	CMP	$4, R4
-	BLT	rows1
-	MOVD	R3, R11
-	ADD	R8, R11, R12
-	ADD	R8, R12, R13
-	ADD	R8, R13, R14
-	ADD	R8, R14, R3
-	ADD	R9, R11, R10
-	MOVD	R0, R2
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	WORD	$0x6f00e401 // movi v1.2d, #0
-	WORD	$0x6f00e402 // movi v2.2d, #0
-	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R6, rows4_tail
-	MOVD	R6, R7
-
-rows4_loop:
-	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
-	ADD	$64, R10
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0x3cc10573 // ldr q19, [x11], #16
-	WORD	$0x4e533bf2 // zip1 v18.8h, v31.8h, v19.8h
-	WORD	$0x4e537bf3 // zip2 v19.8h, v31.8h, v19.8h
-	WORD	$0x3cc10595 // ldr q21, [x12], #16
-	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
-	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
-	WORD	$0x3cc105b7 // ldr q23, [x13], #16
-	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
-	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
-	WORD	$0x3cc105d9 // ldr q25, [x14], #16
-	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
-	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0x4e30ce81 // fmla v1.4s, v20.4s, v16.4s
-	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
-	WORD	$0x4e30cf03 // fmla v3.4s, v24.4s, v16.4s
-	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
-	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
-	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
-	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	SUBS	$1, R7, R7
-	BNE	rows4_loop
-
-rows4_tail:
-	TBZ	$2, R5, rows4_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0xfc408572 // ldr d18, [x11], #8
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0xfc408592 // ldr d18, [x12], #8
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
-	WORD	$0xfc4085b2 // ldr d18, [x13], #8
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
-	WORD	$0xfc4085d2 // ldr d18, [x14], #8
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-
-rows4_ones:
-	ANDS	$3, R5, R7
-	BEQ	rows4_sum
-
-rows4_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0x7c402572 // ldr h18, [x11], #2
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0x7c402592 // ldr h18, [x12], #2
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
-	WORD	$0x7c4025b2 // ldr h18, [x13], #2
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
-	WORD	$0x7c4025d2 // ldr h18, [x14], #2
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	SUBS	$1, R7, R7
-	BNE	rows4_one
-
-rows4_sum:
-	WORD	$0x6e21d400 // faddp v0.4s, v0.4s, v1.4s
-	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
-	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
-	WORD	$0x3c810420 // str q0, [x1], #16
-	SUB	$4, R4
-	B	rows4
-
-rows1:
-	CMP	$1, R4
-	BLT	done
-	MOVD	R3, R11
-	ADD	R8, R11, R3
-	ADD	R9, R11, R10
-	MOVD	R0, R2
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	CBZ	R6, rows1_tail
-	MOVD	R6, R7
-
-rows1_loop:
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0x3cc10573 // ldr q19, [x11], #16
-	WORD	$0x4e533bf2 // zip1 v18.8h, v31.8h, v19.8h
-	WORD	$0x4e537bf3 // zip2 v19.8h, v31.8h, v19.8h
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
-	SUBS	$1, R7, R7
-	BNE	rows1_loop
-
-rows1_tail:
-	TBZ	$2, R5, rows1_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0xfc408572 // ldr d18, [x11], #8
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-
-rows1_ones:
-	ANDS	$3, R5, R7
-	BEQ	rows1_sum
-
-rows1_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0x7c402572 // ldr h18, [x11], #2
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	SUBS	$1, R7, R7
-	BNE	rows1_one
-
-rows1_sum:
-	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
-	WORD	$0x7e30d800 // faddp s0, v0.2s
-	WORD	$0xbc004420 // str s0, [x1], #4
 	SUB	$1, R4
-	B	rows1
+	B	rows8
 
 done:
 	RET
@@ -11145,7 +10636,7 @@ columns1_row:
 done:
 	RET
 
-// func few2BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few2BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 TEXT ·few2BF16NEON(SB), NOSPLIT, $0-104
 	MOVD	q0+0(FP), R0
 	MOVD	o0+72(FP), R1
@@ -11156,22 +10647,21 @@ TEXT ·few2BF16NEON(SB), NOSPLIT, $0-104
 	MOVD	dim+64(FP), R8
 	LSR	$3, R8, R9
 	MOVD	stride+40(FP), R11
-	MOVD	ahead+48(FP), R12
+	MOVD	step+48(FP), R12
 	WORD	$0x6f00e41f // movi v31.2d, #0
 
 rows8:
-	CMP	$8, R7
-	BLT	rows4
-	MOVD	R6, R14
+	CMP	$1, R7
+	BLT	done
+	MOVD	R6, R13
+	ADD	R11, R13, R14
 	ADD	R11, R14, R15
 	ADD	R11, R15, R19
 	ADD	R11, R19, R20
 	ADD	R11, R20, R21
 	ADD	R11, R21, R22
 	ADD	R11, R22, R23
-	ADD	R11, R23, R24
-	ADD	R11, R24, R6
-	ADD	R12, R14, R13
+	ADD	R12, R6
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -11194,21 +10684,18 @@ rows8:
 	MOVD	R9, R10
 
 rows8_loop:
-	WORD	$0xf98001a0 // prfm pldl1keep, [x13, #0]
-	WORD	$0xf98021a0 // prfm pldl1keep, [x13, #64]
-	ADD	$128, R13
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+	WORD	$0x3cc105b5 // ldr q21, [x13], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
-	WORD	$0x3cc105f7 // ldr q23, [x15], #16
+	WORD	$0x3cc105d7 // ldr q23, [x14], #16
 	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
 	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
-	WORD	$0x3cc10679 // ldr q25, [x19], #16
+	WORD	$0x3cc105f9 // ldr q25, [x15], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
-	WORD	$0x3cc1069b // ldr q27, [x20], #16
+	WORD	$0x3cc1067b // ldr q27, [x19], #16
 	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
 	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
@@ -11227,16 +10714,16 @@ rows8_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	WORD	$0x3cc106b5 // ldr q21, [x21], #16
+	WORD	$0x3cc10695 // ldr q21, [x20], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
-	WORD	$0x3cc106d7 // ldr q23, [x22], #16
+	WORD	$0x3cc106b7 // ldr q23, [x21], #16
 	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
 	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
-	WORD	$0x3cc106f9 // ldr q25, [x23], #16
+	WORD	$0x3cc106d9 // ldr q25, [x22], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
-	WORD	$0x3cc1071b // ldr q27, [x24], #16
+	WORD	$0x3cc106fb // ldr q27, [x23], #16
 	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
 	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
@@ -11262,35 +10749,35 @@ rows8_tail:
 	TBZ	$2, R8, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+	WORD	$0xfc4085b4 // ldr d20, [x13], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0xfc4085d4 // ldr d20, [x14], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0xfc408674 // ldr d20, [x19], #8
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0xfc408694 // ldr d20, [x20], #8
+	WORD	$0xfc408674 // ldr d20, [x19], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0xfc4086b4 // ldr d20, [x21], #8
+	WORD	$0xfc408694 // ldr d20, [x20], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0xfc4086d4 // ldr d20, [x22], #8
+	WORD	$0xfc4086b4 // ldr d20, [x21], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0xfc4086f4 // ldr d20, [x23], #8
+	WORD	$0xfc4086d4 // ldr d20, [x22], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0xfc408714 // ldr d20, [x24], #8
+	WORD	$0xfc4086f4 // ldr d20, [x23], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
@@ -11302,35 +10789,35 @@ rows8_ones:
 rows8_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+	WORD	$0x7c4025b4 // ldr h20, [x13], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x7c4025d4 // ldr h20, [x14], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0x7c402674 // ldr h20, [x19], #2
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0x7c402694 // ldr h20, [x20], #2
+	WORD	$0x7c402674 // ldr h20, [x19], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0x7c4026b4 // ldr h20, [x21], #2
+	WORD	$0x7c402694 // ldr h20, [x20], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0x7c4026d4 // ldr h20, [x22], #2
+	WORD	$0x7c4026b4 // ldr h20, [x21], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0x7c4026f4 // ldr h20, [x23], #2
+	WORD	$0x7c4026d4 // ldr h20, [x22], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0x7c402714 // ldr h20, [x24], #2
+	WORD	$0x7c4026f4 // ldr h20, [x23], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
@@ -11354,184 +10841,8 @@ rows8_sum:
 	WORD	$0x6e2fd5ad // faddp v13.4s, v13.4s, v15.4s
 	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
 	WORD	$0x3c810489 // str q9, [x4], #16
-	SUB	$8, R7
-	B	rows8
-
-rows4:
-	CMP	$4, R7
-	BLT	rows1
-	MOVD	R6, R14
-	ADD	R11, R14, R15
-	ADD	R11, R15, R19
-	ADD	R11, R19, R20
-	ADD	R11, R20, R6
-	ADD	R12, R14, R13
-	MOVD	R0, R2
-	MOVD	R3, R5
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	WORD	$0x6f00e401 // movi v1.2d, #0
-	WORD	$0x6f00e402 // movi v2.2d, #0
-	WORD	$0x6f00e403 // movi v3.2d, #0
-	WORD	$0x6f00e404 // movi v4.2d, #0
-	WORD	$0x6f00e405 // movi v5.2d, #0
-	WORD	$0x6f00e406 // movi v6.2d, #0
-	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R9, rows4_tail
-	MOVD	R9, R10
-
-rows4_loop:
-	WORD	$0xf98001a0 // prfm pldl1keep, [x13, #0]
-	ADD	$64, R13
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0x3cc105d5 // ldr q21, [x14], #16
-	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
-	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
-	WORD	$0x3cc105f7 // ldr q23, [x15], #16
-	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
-	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
-	WORD	$0x3cc10679 // ldr q25, [x19], #16
-	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
-	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
-	WORD	$0x3cc1069b // ldr q27, [x20], #16
-	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
-	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
-	WORD	$0x4e32cec3 // fmla v3.4s, v22.4s, v18.4s
-	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
-	WORD	$0x4e30cf46 // fmla v6.4s, v26.4s, v16.4s
-	WORD	$0x4e32cf47 // fmla v7.4s, v26.4s, v18.4s
-	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
-	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
-	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
-	WORD	$0x4e33cee3 // fmla v3.4s, v23.4s, v19.4s
-	WORD	$0x4e31cf24 // fmla v4.4s, v25.4s, v17.4s
-	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
-	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
-	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	SUBS	$1, R10, R10
-	BNE	rows4_loop
-
-rows4_tail:
-	TBZ	$2, R8, rows4_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0xfc4085d4 // ldr d20, [x14], #8
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0xfc4085f4 // ldr d20, [x15], #8
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0xfc408674 // ldr d20, [x19], #8
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0xfc408694 // ldr d20, [x20], #8
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-
-rows4_ones:
-	ANDS	$3, R8, R10
-	BEQ	rows4_sum
-
-rows4_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0x7c4025d4 // ldr h20, [x14], #2
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x7c4025f4 // ldr h20, [x15], #2
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0x7c402674 // ldr h20, [x19], #2
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0x7c402694 // ldr h20, [x20], #2
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	SUBS	$1, R10, R10
-	BNE	rows4_one
-
-rows4_sum:
-	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
-	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
-	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
-	WORD	$0x3c810420 // str q0, [x1], #16
-	WORD	$0x6e23d421 // faddp v1.4s, v1.4s, v3.4s
-	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
-	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
-	WORD	$0x3c810481 // str q1, [x4], #16
-	SUB	$4, R7
-	B	rows4
-
-rows1:
-	CMP	$1, R7
-	BLT	done
-	MOVD	R6, R14
-	ADD	R11, R14, R6
-	ADD	R12, R14, R13
-	MOVD	R0, R2
-	MOVD	R3, R5
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	WORD	$0x6f00e401 // movi v1.2d, #0
-	CBZ	R9, rows1_tail
-	MOVD	R9, R10
-
-rows1_loop:
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0x3cc105d5 // ldr q21, [x14], #16
-	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
-	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
-	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
-	SUBS	$1, R10, R10
-	BNE	rows1_loop
-
-rows1_tail:
-	TBZ	$2, R8, rows1_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0xfc4085d4 // ldr d20, [x14], #8
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-
-rows1_ones:
-	ANDS	$3, R8, R10
-	BEQ	rows1_sum
-
-rows1_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0x7c4025d4 // ldr h20, [x14], #2
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	SUBS	$1, R10, R10
-	BNE	rows1_one
-
-rows1_sum:
-	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
-	WORD	$0x7e30d800 // faddp s0, v0.2s
-	WORD	$0xbc004420 // str s0, [x1], #4
-	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
-	WORD	$0x7e30d821 // faddp s1, v1.2s
-	WORD	$0xbc004481 // str s1, [x4], #4
 	SUB	$1, R7
-	B	rows1
+	B	rows8
 
 done:
 	RET
@@ -11741,7 +11052,7 @@ columns1_row:
 done:
 	RET
 
-// func few4BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few4BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 TEXT ·few4BF16NEON(SB), NOSPLIT, $0-104
 	MOVD	q0+0(FP), R0
 	MOVD	o0+72(FP), R1
@@ -11756,18 +11067,17 @@ TEXT ·few4BF16NEON(SB), NOSPLIT, $0-104
 	MOVD	dim+64(FP), R14
 	LSR	$3, R14, R15
 	MOVD	stride+40(FP), R20
-	MOVD	ahead+48(FP), R21
+	MOVD	step+48(FP), R21
 	WORD	$0x6f00e41f // movi v31.2d, #0
 
 rows4:
-	CMP	$4, R13
-	BLT	rows1
-	MOVD	R12, R23
+	CMP	$1, R13
+	BLT	done
+	MOVD	R12, R22
+	ADD	R20, R22, R23
 	ADD	R20, R23, R24
 	ADD	R20, R24, R25
-	ADD	R20, R25, R26
-	ADD	R20, R26, R12
-	ADD	R21, R23, R22
+	ADD	R21, R12
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -11792,16 +11102,14 @@ rows4:
 	MOVD	R15, R19
 
 rows4_loop:
-	WORD	$0xf98002c0 // prfm pldl1keep, [x22, #0]
-	ADD	$64, R22
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
 	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
 	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
-	WORD	$0x3cc106f9 // ldr q25, [x23], #16
+	WORD	$0x3cc106d9 // ldr q25, [x22], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
-	WORD	$0x3cc1071b // ldr q27, [x24], #16
+	WORD	$0x3cc106fb // ldr q27, [x23], #16
 	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
 	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
@@ -11820,10 +11128,10 @@ rows4_loop:
 	WORD	$0x4e33cf65 // fmla v5.4s, v27.4s, v19.4s
 	WORD	$0x4e35cf66 // fmla v6.4s, v27.4s, v21.4s
 	WORD	$0x4e37cf67 // fmla v7.4s, v27.4s, v23.4s
-	WORD	$0x3cc10739 // ldr q25, [x25], #16
+	WORD	$0x3cc10719 // ldr q25, [x24], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
-	WORD	$0x3cc1075b // ldr q27, [x26], #16
+	WORD	$0x3cc1073b // ldr q27, [x25], #16
 	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
 	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
@@ -11851,25 +11159,25 @@ rows4_tail:
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
 	WORD	$0x3cc10576 // ldr q22, [x11], #16
-	WORD	$0xfc4086f8 // ldr d24, [x23], #8
+	WORD	$0xfc4086d8 // ldr d24, [x22], #8
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0xfc408718 // ldr d24, [x24], #8
+	WORD	$0xfc4086f8 // ldr d24, [x23], #8
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
-	WORD	$0xfc408738 // ldr d24, [x25], #8
+	WORD	$0xfc408718 // ldr d24, [x24], #8
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
-	WORD	$0xfc408758 // ldr d24, [x26], #8
+	WORD	$0xfc408738 // ldr d24, [x25], #8
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
@@ -11885,25 +11193,25 @@ rows4_one:
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
 	WORD	$0xbc404514 // ldr s20, [x8], #4
 	WORD	$0xbc404576 // ldr s22, [x11], #4
-	WORD	$0x7c4026f8 // ldr h24, [x23], #2
+	WORD	$0x7c4026d8 // ldr h24, [x22], #2
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0x7c402718 // ldr h24, [x24], #2
+	WORD	$0x7c4026f8 // ldr h24, [x23], #2
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
-	WORD	$0x7c402738 // ldr h24, [x25], #2
+	WORD	$0x7c402718 // ldr h24, [x24], #2
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
-	WORD	$0x7c402758 // ldr h24, [x26], #2
+	WORD	$0x7c402738 // ldr h24, [x25], #2
 	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
 	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
@@ -11929,91 +11237,8 @@ rows4_sum:
 	WORD	$0x6e2fd56b // faddp v11.4s, v11.4s, v15.4s
 	WORD	$0x6e2bd463 // faddp v3.4s, v3.4s, v11.4s
 	WORD	$0x3c810543 // str q3, [x10], #16
-	SUB	$4, R13
-	B	rows4
-
-rows1:
-	CMP	$1, R13
-	BLT	done
-	MOVD	R12, R23
-	ADD	R20, R23, R12
-	ADD	R21, R23, R22
-	MOVD	R0, R2
-	MOVD	R3, R5
-	MOVD	R6, R8
-	MOVD	R9, R11
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	WORD	$0x6f00e401 // movi v1.2d, #0
-	WORD	$0x6f00e402 // movi v2.2d, #0
-	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R15, rows1_tail
-	MOVD	R15, R19
-
-rows1_loop:
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
-	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
-	WORD	$0x3cc106f9 // ldr q25, [x23], #16
-	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
-	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
-	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
-	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
-	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0x4e31cf20 // fmla v0.4s, v25.4s, v17.4s
-	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
-	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
-	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
-	SUBS	$1, R19, R19
-	BNE	rows1_loop
-
-rows1_tail:
-	TBZ	$2, R14, rows1_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0x3cc10514 // ldr q20, [x8], #16
-	WORD	$0x3cc10576 // ldr q22, [x11], #16
-	WORD	$0xfc4086f8 // ldr d24, [x23], #8
-	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
-	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
-	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
-	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-
-rows1_ones:
-	ANDS	$3, R14, R19
-	BEQ	rows1_sum
-
-rows1_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0xbc404514 // ldr s20, [x8], #4
-	WORD	$0xbc404576 // ldr s22, [x11], #4
-	WORD	$0x7c4026f8 // ldr h24, [x23], #2
-	WORD	$0x4e583bf8 // zip1 v24.8h, v31.8h, v24.8h
-	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
-	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
-	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	SUBS	$1, R19, R19
-	BNE	rows1_one
-
-rows1_sum:
-	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
-	WORD	$0x7e30d800 // faddp s0, v0.2s
-	WORD	$0xbc004420 // str s0, [x1], #4
-	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
-	WORD	$0x7e30d821 // faddp s1, v1.2s
-	WORD	$0xbc004481 // str s1, [x4], #4
-	WORD	$0x6e22d442 // faddp v2.4s, v2.4s, v2.4s
-	WORD	$0x7e30d842 // faddp s2, v2.2s
-	WORD	$0xbc0044e2 // str s2, [x7], #4
-	WORD	$0x6e23d463 // faddp v3.4s, v3.4s, v3.4s
-	WORD	$0x7e30d863 // faddp s3, v3.2s
-	WORD	$0xbc004543 // str s3, [x10], #4
 	SUB	$1, R13
-	B	rows1
+	B	rows4
 
 done:
 	RET
@@ -12270,7 +11495,7 @@ rest:
 done:
 	RET
 
-// func few1F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few1F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 TEXT ·few1F16NEON(SB), NOSPLIT, $0-104
 	MOVD	q0+0(FP), R0
 	MOVD	o0+72(FP), R1
@@ -12279,21 +11504,20 @@ TEXT ·few1F16NEON(SB), NOSPLIT, $0-104
 	MOVD	dim+64(FP), R5
 	LSR	$3, R5, R6
 	MOVD	stride+40(FP), R8
-	MOVD	ahead+48(FP), R9
+	MOVD	step+48(FP), R9
 
 rows8:
-	CMP	$8, R4
-	BLT	rows4
-	MOVD	R3, R11
+	CMP	$1, R4
+	BLT	done
+	MOVD	R3, R10
+	ADD	R8, R10, R11
 	ADD	R8, R11, R12
 	ADD	R8, R12, R13
 	ADD	R8, R13, R14
 	ADD	R8, R14, R15
 	ADD	R8, R15, R19
 	ADD	R8, R19, R20
-	ADD	R8, R20, R21
-	ADD	R8, R21, R3
-	ADD	R9, R11, R10
+	ADD	R9, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
@@ -12307,20 +11531,17 @@ rows8:
 	MOVD	R6, R7
 
 rows8_loop:
-	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
-	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
-	ADD	$128, R10
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0x3cc10573 // ldr q19, [x11], #16
+	WORD	$0x3cc10553 // ldr q19, [x10], #16
 	WORD	$0x0e217a72 // fcvtl v18.4s, v19.4h
 	WORD	$0x4e217a73 // fcvtl2 v19.4s, v19.8h
-	WORD	$0x3cc10595 // ldr q21, [x12], #16
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
-	WORD	$0x3cc105b7 // ldr q23, [x13], #16
+	WORD	$0x3cc10597 // ldr q23, [x12], #16
 	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
 	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
-	WORD	$0x3cc105d9 // ldr q25, [x14], #16
+	WORD	$0x3cc105b9 // ldr q25, [x13], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
@@ -12331,16 +11552,16 @@ rows8_loop:
 	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	WORD	$0x3cc105f3 // ldr q19, [x15], #16
+	WORD	$0x3cc105d3 // ldr q19, [x14], #16
 	WORD	$0x0e217a72 // fcvtl v18.4s, v19.4h
 	WORD	$0x4e217a73 // fcvtl2 v19.4s, v19.8h
-	WORD	$0x3cc10675 // ldr q21, [x19], #16
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
-	WORD	$0x3cc10697 // ldr q23, [x20], #16
+	WORD	$0x3cc10677 // ldr q23, [x19], #16
 	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
 	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
-	WORD	$0x3cc106b9 // ldr q25, [x21], #16
+	WORD	$0x3cc10699 // ldr q25, [x20], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
 	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
@@ -12357,28 +11578,28 @@ rows8_loop:
 rows8_tail:
 	TBZ	$2, R5, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0xfc408572 // ldr d18, [x11], #8
+	WORD	$0xfc408552 // ldr d18, [x10], #8
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0xfc408592 // ldr d18, [x12], #8
+	WORD	$0xfc408572 // ldr d18, [x11], #8
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
-	WORD	$0xfc4085b2 // ldr d18, [x13], #8
+	WORD	$0xfc408592 // ldr d18, [x12], #8
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
-	WORD	$0xfc4085d2 // ldr d18, [x14], #8
+	WORD	$0xfc4085b2 // ldr d18, [x13], #8
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	WORD	$0xfc4085f2 // ldr d18, [x15], #8
+	WORD	$0xfc4085d2 // ldr d18, [x14], #8
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0xfc408672 // ldr d18, [x19], #8
+	WORD	$0xfc4085f2 // ldr d18, [x15], #8
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
-	WORD	$0xfc408692 // ldr d18, [x20], #8
+	WORD	$0xfc408672 // ldr d18, [x19], #8
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
-	WORD	$0xfc4086b2 // ldr d18, [x21], #8
+	WORD	$0xfc408692 // ldr d18, [x20], #8
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 
@@ -12388,28 +11609,28 @@ rows8_ones:
 
 rows8_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0x7c402572 // ldr h18, [x11], #2
+	WORD	$0x7c402552 // ldr h18, [x10], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0x7c402592 // ldr h18, [x12], #2
+	WORD	$0x7c402572 // ldr h18, [x11], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
-	WORD	$0x7c4025b2 // ldr h18, [x13], #2
+	WORD	$0x7c402592 // ldr h18, [x12], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
-	WORD	$0x7c4025d2 // ldr h18, [x14], #2
+	WORD	$0x7c4025b2 // ldr h18, [x13], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	WORD	$0x7c4025f2 // ldr h18, [x15], #2
+	WORD	$0x7c4025d2 // ldr h18, [x14], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0x7c402672 // ldr h18, [x19], #2
+	WORD	$0x7c4025f2 // ldr h18, [x15], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
-	WORD	$0x7c402692 // ldr h18, [x20], #2
+	WORD	$0x7c402672 // ldr h18, [x19], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
-	WORD	$0x7c4026b2 // ldr h18, [x21], #2
+	WORD	$0x7c402692 // ldr h18, [x20], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 	SUBS	$1, R7, R7
@@ -12424,144 +11645,8 @@ rows8_sum:
 	WORD	$0x6e27d4c6 // faddp v6.4s, v6.4s, v7.4s
 	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
 	WORD	$0x3c810424 // str q4, [x1], #16
-	SUB	$8, R4
-	B	rows8
-
-rows4:
-	CMP	$4, R4
-	BLT	rows1
-	MOVD	R3, R11
-	ADD	R8, R11, R12
-	ADD	R8, R12, R13
-	ADD	R8, R13, R14
-	ADD	R8, R14, R3
-	ADD	R9, R11, R10
-	MOVD	R0, R2
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	WORD	$0x6f00e401 // movi v1.2d, #0
-	WORD	$0x6f00e402 // movi v2.2d, #0
-	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R6, rows4_tail
-	MOVD	R6, R7
-
-rows4_loop:
-	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
-	ADD	$64, R10
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0x3cc10573 // ldr q19, [x11], #16
-	WORD	$0x0e217a72 // fcvtl v18.4s, v19.4h
-	WORD	$0x4e217a73 // fcvtl2 v19.4s, v19.8h
-	WORD	$0x3cc10595 // ldr q21, [x12], #16
-	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
-	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
-	WORD	$0x3cc105b7 // ldr q23, [x13], #16
-	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
-	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
-	WORD	$0x3cc105d9 // ldr q25, [x14], #16
-	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
-	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0x4e30ce81 // fmla v1.4s, v20.4s, v16.4s
-	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
-	WORD	$0x4e30cf03 // fmla v3.4s, v24.4s, v16.4s
-	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
-	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
-	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
-	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	SUBS	$1, R7, R7
-	BNE	rows4_loop
-
-rows4_tail:
-	TBZ	$2, R5, rows4_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0xfc408572 // ldr d18, [x11], #8
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0xfc408592 // ldr d18, [x12], #8
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
-	WORD	$0xfc4085b2 // ldr d18, [x13], #8
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
-	WORD	$0xfc4085d2 // ldr d18, [x14], #8
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-
-rows4_ones:
-	ANDS	$3, R5, R7
-	BEQ	rows4_sum
-
-rows4_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0x7c402572 // ldr h18, [x11], #2
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0x7c402592 // ldr h18, [x12], #2
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce41 // fmla v1.4s, v18.4s, v16.4s
-	WORD	$0x7c4025b2 // ldr h18, [x13], #2
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
-	WORD	$0x7c4025d2 // ldr h18, [x14], #2
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	SUBS	$1, R7, R7
-	BNE	rows4_one
-
-rows4_sum:
-	WORD	$0x6e21d400 // faddp v0.4s, v0.4s, v1.4s
-	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
-	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
-	WORD	$0x3c810420 // str q0, [x1], #16
-	SUB	$4, R4
-	B	rows4
-
-rows1:
-	CMP	$1, R4
-	BLT	done
-	MOVD	R3, R11
-	ADD	R8, R11, R3
-	ADD	R9, R11, R10
-	MOVD	R0, R2
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	CBZ	R6, rows1_tail
-	MOVD	R6, R7
-
-rows1_loop:
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0x3cc10573 // ldr q19, [x11], #16
-	WORD	$0x0e217a72 // fcvtl v18.4s, v19.4h
-	WORD	$0x4e217a73 // fcvtl2 v19.4s, v19.8h
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	WORD	$0x4e31ce60 // fmla v0.4s, v19.4s, v17.4s
-	SUBS	$1, R7, R7
-	BNE	rows1_loop
-
-rows1_tail:
-	TBZ	$2, R5, rows1_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0xfc408572 // ldr d18, [x11], #8
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-
-rows1_ones:
-	ANDS	$3, R5, R7
-	BEQ	rows1_sum
-
-rows1_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0x7c402572 // ldr h18, [x11], #2
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
-	SUBS	$1, R7, R7
-	BNE	rows1_one
-
-rows1_sum:
-	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
-	WORD	$0x7e30d800 // faddp s0, v0.2s
-	WORD	$0xbc004420 // str s0, [x1], #4
 	SUB	$1, R4
-	B	rows1
+	B	rows8
 
 done:
 	RET
@@ -12801,7 +11886,7 @@ columns1_row:
 done:
 	RET
 
-// func few2F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few2F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 TEXT ·few2F16NEON(SB), NOSPLIT, $0-104
 	MOVD	q0+0(FP), R0
 	MOVD	o0+72(FP), R1
@@ -12812,21 +11897,20 @@ TEXT ·few2F16NEON(SB), NOSPLIT, $0-104
 	MOVD	dim+64(FP), R8
 	LSR	$3, R8, R9
 	MOVD	stride+40(FP), R11
-	MOVD	ahead+48(FP), R12
+	MOVD	step+48(FP), R12
 
 rows8:
-	CMP	$8, R7
-	BLT	rows4
-	MOVD	R6, R14
+	CMP	$1, R7
+	BLT	done
+	MOVD	R6, R13
+	ADD	R11, R13, R14
 	ADD	R11, R14, R15
 	ADD	R11, R15, R19
 	ADD	R11, R19, R20
 	ADD	R11, R20, R21
 	ADD	R11, R21, R22
 	ADD	R11, R22, R23
-	ADD	R11, R23, R24
-	ADD	R11, R24, R6
-	ADD	R12, R14, R13
+	ADD	R12, R6
 	MOVD	R0, R2
 	MOVD	R3, R5
 	WORD	$0x6f00e400 // movi v0.2d, #0
@@ -12849,21 +11933,18 @@ rows8:
 	MOVD	R9, R10
 
 rows8_loop:
-	WORD	$0xf98001a0 // prfm pldl1keep, [x13, #0]
-	WORD	$0xf98021a0 // prfm pldl1keep, [x13, #64]
-	ADD	$128, R13
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+	WORD	$0x3cc105b5 // ldr q21, [x13], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
-	WORD	$0x3cc105f7 // ldr q23, [x15], #16
+	WORD	$0x3cc105d7 // ldr q23, [x14], #16
 	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
 	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
-	WORD	$0x3cc10679 // ldr q25, [x19], #16
+	WORD	$0x3cc105f9 // ldr q25, [x15], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
-	WORD	$0x3cc1069b // ldr q27, [x20], #16
+	WORD	$0x3cc1067b // ldr q27, [x19], #16
 	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
 	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
@@ -12882,16 +11963,16 @@ rows8_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	WORD	$0x3cc106b5 // ldr q21, [x21], #16
+	WORD	$0x3cc10695 // ldr q21, [x20], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
-	WORD	$0x3cc106d7 // ldr q23, [x22], #16
+	WORD	$0x3cc106b7 // ldr q23, [x21], #16
 	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
 	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
-	WORD	$0x3cc106f9 // ldr q25, [x23], #16
+	WORD	$0x3cc106d9 // ldr q25, [x22], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
-	WORD	$0x3cc1071b // ldr q27, [x24], #16
+	WORD	$0x3cc106fb // ldr q27, [x23], #16
 	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
 	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
@@ -12917,35 +11998,35 @@ rows8_tail:
 	TBZ	$2, R8, rows8_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+	WORD	$0xfc4085b4 // ldr d20, [x13], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0xfc4085d4 // ldr d20, [x14], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0xfc408674 // ldr d20, [x19], #8
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0xfc408694 // ldr d20, [x20], #8
+	WORD	$0xfc408674 // ldr d20, [x19], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0xfc4086b4 // ldr d20, [x21], #8
+	WORD	$0xfc408694 // ldr d20, [x20], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0xfc4086d4 // ldr d20, [x22], #8
+	WORD	$0xfc4086b4 // ldr d20, [x21], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0xfc4086f4 // ldr d20, [x23], #8
+	WORD	$0xfc4086d4 // ldr d20, [x22], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0xfc408714 // ldr d20, [x24], #8
+	WORD	$0xfc4086f4 // ldr d20, [x23], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
@@ -12957,35 +12038,35 @@ rows8_ones:
 rows8_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+	WORD	$0x7c4025b4 // ldr h20, [x13], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x7c4025d4 // ldr h20, [x14], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0x7c402674 // ldr h20, [x19], #2
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0x7c402694 // ldr h20, [x20], #2
+	WORD	$0x7c402674 // ldr h20, [x19], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0x7c4026b4 // ldr h20, [x21], #2
+	WORD	$0x7c402694 // ldr h20, [x20], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0x7c4026d4 // ldr h20, [x22], #2
+	WORD	$0x7c4026b4 // ldr h20, [x21], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0x7c4026f4 // ldr h20, [x23], #2
+	WORD	$0x7c4026d4 // ldr h20, [x22], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0x7c402714 // ldr h20, [x24], #2
+	WORD	$0x7c4026f4 // ldr h20, [x23], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
@@ -13009,184 +12090,8 @@ rows8_sum:
 	WORD	$0x6e2fd5ad // faddp v13.4s, v13.4s, v15.4s
 	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
 	WORD	$0x3c810489 // str q9, [x4], #16
-	SUB	$8, R7
-	B	rows8
-
-rows4:
-	CMP	$4, R7
-	BLT	rows1
-	MOVD	R6, R14
-	ADD	R11, R14, R15
-	ADD	R11, R15, R19
-	ADD	R11, R19, R20
-	ADD	R11, R20, R6
-	ADD	R12, R14, R13
-	MOVD	R0, R2
-	MOVD	R3, R5
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	WORD	$0x6f00e401 // movi v1.2d, #0
-	WORD	$0x6f00e402 // movi v2.2d, #0
-	WORD	$0x6f00e403 // movi v3.2d, #0
-	WORD	$0x6f00e404 // movi v4.2d, #0
-	WORD	$0x6f00e405 // movi v5.2d, #0
-	WORD	$0x6f00e406 // movi v6.2d, #0
-	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R9, rows4_tail
-	MOVD	R9, R10
-
-rows4_loop:
-	WORD	$0xf98001a0 // prfm pldl1keep, [x13, #0]
-	ADD	$64, R13
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0x3cc105d5 // ldr q21, [x14], #16
-	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
-	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
-	WORD	$0x3cc105f7 // ldr q23, [x15], #16
-	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
-	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
-	WORD	$0x3cc10679 // ldr q25, [x19], #16
-	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
-	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
-	WORD	$0x3cc1069b // ldr q27, [x20], #16
-	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
-	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x4e30cec2 // fmla v2.4s, v22.4s, v16.4s
-	WORD	$0x4e32cec3 // fmla v3.4s, v22.4s, v18.4s
-	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
-	WORD	$0x4e30cf46 // fmla v6.4s, v26.4s, v16.4s
-	WORD	$0x4e32cf47 // fmla v7.4s, v26.4s, v18.4s
-	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
-	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
-	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
-	WORD	$0x4e33cee3 // fmla v3.4s, v23.4s, v19.4s
-	WORD	$0x4e31cf24 // fmla v4.4s, v25.4s, v17.4s
-	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
-	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
-	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	SUBS	$1, R10, R10
-	BNE	rows4_loop
-
-rows4_tail:
-	TBZ	$2, R8, rows4_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0xfc4085d4 // ldr d20, [x14], #8
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0xfc4085f4 // ldr d20, [x15], #8
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0xfc408674 // ldr d20, [x19], #8
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0xfc408694 // ldr d20, [x20], #8
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-
-rows4_ones:
-	ANDS	$3, R8, R10
-	BEQ	rows4_sum
-
-rows4_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0x7c4025d4 // ldr h20, [x14], #2
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x7c4025f4 // ldr h20, [x15], #2
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce82 // fmla v2.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce83 // fmla v3.4s, v20.4s, v18.4s
-	WORD	$0x7c402674 // ldr h20, [x19], #2
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce84 // fmla v4.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce85 // fmla v5.4s, v20.4s, v18.4s
-	WORD	$0x7c402694 // ldr h20, [x20], #2
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	SUBS	$1, R10, R10
-	BNE	rows4_one
-
-rows4_sum:
-	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
-	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
-	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
-	WORD	$0x3c810420 // str q0, [x1], #16
-	WORD	$0x6e23d421 // faddp v1.4s, v1.4s, v3.4s
-	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
-	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
-	WORD	$0x3c810481 // str q1, [x4], #16
-	SUB	$4, R7
-	B	rows4
-
-rows1:
-	CMP	$1, R7
-	BLT	done
-	MOVD	R6, R14
-	ADD	R11, R14, R6
-	ADD	R12, R14, R13
-	MOVD	R0, R2
-	MOVD	R3, R5
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	WORD	$0x6f00e401 // movi v1.2d, #0
-	CBZ	R9, rows1_tail
-	MOVD	R9, R10
-
-rows1_loop:
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0x3cc105d5 // ldr q21, [x14], #16
-	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
-	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	WORD	$0x4e31cea0 // fmla v0.4s, v21.4s, v17.4s
-	WORD	$0x4e33cea1 // fmla v1.4s, v21.4s, v19.4s
-	SUBS	$1, R10, R10
-	BNE	rows1_loop
-
-rows1_tail:
-	TBZ	$2, R8, rows1_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0xfc4085d4 // ldr d20, [x14], #8
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-
-rows1_ones:
-	ANDS	$3, R8, R10
-	BEQ	rows1_sum
-
-rows1_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0x7c4025d4 // ldr h20, [x14], #2
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce80 // fmla v0.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce81 // fmla v1.4s, v20.4s, v18.4s
-	SUBS	$1, R10, R10
-	BNE	rows1_one
-
-rows1_sum:
-	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
-	WORD	$0x7e30d800 // faddp s0, v0.2s
-	WORD	$0xbc004420 // str s0, [x1], #4
-	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
-	WORD	$0x7e30d821 // faddp s1, v1.2s
-	WORD	$0xbc004481 // str s1, [x4], #4
 	SUB	$1, R7
-	B	rows1
+	B	rows8
 
 done:
 	RET
@@ -13395,7 +12300,7 @@ columns1_row:
 done:
 	RET
 
-// func few4F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, ahead int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
+// func few4F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 TEXT ·few4F16NEON(SB), NOSPLIT, $0-104
 	MOVD	q0+0(FP), R0
 	MOVD	o0+72(FP), R1
@@ -13410,17 +12315,16 @@ TEXT ·few4F16NEON(SB), NOSPLIT, $0-104
 	MOVD	dim+64(FP), R14
 	LSR	$3, R14, R15
 	MOVD	stride+40(FP), R20
-	MOVD	ahead+48(FP), R21
+	MOVD	step+48(FP), R21
 
 rows4:
-	CMP	$4, R13
-	BLT	rows1
-	MOVD	R12, R23
+	CMP	$1, R13
+	BLT	done
+	MOVD	R12, R22
+	ADD	R20, R22, R23
 	ADD	R20, R23, R24
 	ADD	R20, R24, R25
-	ADD	R20, R25, R26
-	ADD	R20, R26, R12
-	ADD	R21, R23, R22
+	ADD	R21, R12
 	MOVD	R0, R2
 	MOVD	R3, R5
 	MOVD	R6, R8
@@ -13445,16 +12349,14 @@ rows4:
 	MOVD	R15, R19
 
 rows4_loop:
-	WORD	$0xf98002c0 // prfm pldl1keep, [x22, #0]
-	ADD	$64, R22
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
 	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
 	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
-	WORD	$0x3cc106f9 // ldr q25, [x23], #16
+	WORD	$0x3cc106d9 // ldr q25, [x22], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
-	WORD	$0x3cc1071b // ldr q27, [x24], #16
+	WORD	$0x3cc106fb // ldr q27, [x23], #16
 	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
 	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
@@ -13473,10 +12375,10 @@ rows4_loop:
 	WORD	$0x4e33cf65 // fmla v5.4s, v27.4s, v19.4s
 	WORD	$0x4e35cf66 // fmla v6.4s, v27.4s, v21.4s
 	WORD	$0x4e37cf67 // fmla v7.4s, v27.4s, v23.4s
-	WORD	$0x3cc10739 // ldr q25, [x25], #16
+	WORD	$0x3cc10719 // ldr q25, [x24], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
-	WORD	$0x3cc1075b // ldr q27, [x26], #16
+	WORD	$0x3cc1073b // ldr q27, [x25], #16
 	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
 	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
@@ -13504,25 +12406,25 @@ rows4_tail:
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc10514 // ldr q20, [x8], #16
 	WORD	$0x3cc10576 // ldr q22, [x11], #16
-	WORD	$0xfc4086f8 // ldr d24, [x23], #8
+	WORD	$0xfc4086d8 // ldr d24, [x22], #8
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0xfc408718 // ldr d24, [x24], #8
+	WORD	$0xfc4086f8 // ldr d24, [x23], #8
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
-	WORD	$0xfc408738 // ldr d24, [x25], #8
+	WORD	$0xfc408718 // ldr d24, [x24], #8
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
-	WORD	$0xfc408758 // ldr d24, [x26], #8
+	WORD	$0xfc408738 // ldr d24, [x25], #8
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
@@ -13538,25 +12440,25 @@ rows4_one:
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
 	WORD	$0xbc404514 // ldr s20, [x8], #4
 	WORD	$0xbc404576 // ldr s22, [x11], #4
-	WORD	$0x7c4026f8 // ldr h24, [x23], #2
+	WORD	$0x7c4026d8 // ldr h24, [x22], #2
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0x7c402718 // ldr h24, [x24], #2
+	WORD	$0x7c4026f8 // ldr h24, [x23], #2
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf04 // fmla v4.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf05 // fmla v5.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf06 // fmla v6.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf07 // fmla v7.4s, v24.4s, v22.4s
-	WORD	$0x7c402738 // ldr h24, [x25], #2
+	WORD	$0x7c402718 // ldr h24, [x24], #2
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf08 // fmla v8.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf09 // fmla v9.4s, v24.4s, v18.4s
 	WORD	$0x4e34cf0a // fmla v10.4s, v24.4s, v20.4s
 	WORD	$0x4e36cf0b // fmla v11.4s, v24.4s, v22.4s
-	WORD	$0x7c402758 // ldr h24, [x26], #2
+	WORD	$0x7c402738 // ldr h24, [x25], #2
 	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
 	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
 	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
@@ -13582,91 +12484,8 @@ rows4_sum:
 	WORD	$0x6e2fd56b // faddp v11.4s, v11.4s, v15.4s
 	WORD	$0x6e2bd463 // faddp v3.4s, v3.4s, v11.4s
 	WORD	$0x3c810543 // str q3, [x10], #16
-	SUB	$4, R13
-	B	rows4
-
-rows1:
-	CMP	$1, R13
-	BLT	done
-	MOVD	R12, R23
-	ADD	R20, R23, R12
-	ADD	R21, R23, R22
-	MOVD	R0, R2
-	MOVD	R3, R5
-	MOVD	R6, R8
-	MOVD	R9, R11
-	WORD	$0x6f00e400 // movi v0.2d, #0
-	WORD	$0x6f00e401 // movi v1.2d, #0
-	WORD	$0x6f00e402 // movi v2.2d, #0
-	WORD	$0x6f00e403 // movi v3.2d, #0
-	CBZ	R15, rows1_tail
-	MOVD	R15, R19
-
-rows1_loop:
-	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
-	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
-	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
-	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
-	WORD	$0x3cc106f9 // ldr q25, [x23], #16
-	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
-	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
-	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
-	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
-	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	WORD	$0x4e31cf20 // fmla v0.4s, v25.4s, v17.4s
-	WORD	$0x4e33cf21 // fmla v1.4s, v25.4s, v19.4s
-	WORD	$0x4e35cf22 // fmla v2.4s, v25.4s, v21.4s
-	WORD	$0x4e37cf23 // fmla v3.4s, v25.4s, v23.4s
-	SUBS	$1, R19, R19
-	BNE	rows1_loop
-
-rows1_tail:
-	TBZ	$2, R14, rows1_ones
-	WORD	$0x3cc10450 // ldr q16, [x2], #16
-	WORD	$0x3cc104b2 // ldr q18, [x5], #16
-	WORD	$0x3cc10514 // ldr q20, [x8], #16
-	WORD	$0x3cc10576 // ldr q22, [x11], #16
-	WORD	$0xfc4086f8 // ldr d24, [x23], #8
-	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
-	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
-	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
-	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-
-rows1_ones:
-	ANDS	$3, R14, R19
-	BEQ	rows1_sum
-
-rows1_one:
-	WORD	$0xbc404450 // ldr s16, [x2], #4
-	WORD	$0xbc4044b2 // ldr s18, [x5], #4
-	WORD	$0xbc404514 // ldr s20, [x8], #4
-	WORD	$0xbc404576 // ldr s22, [x11], #4
-	WORD	$0x7c4026f8 // ldr h24, [x23], #2
-	WORD	$0x0e217b18 // fcvtl v24.4s, v24.4h
-	WORD	$0x4e30cf00 // fmla v0.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf01 // fmla v1.4s, v24.4s, v18.4s
-	WORD	$0x4e34cf02 // fmla v2.4s, v24.4s, v20.4s
-	WORD	$0x4e36cf03 // fmla v3.4s, v24.4s, v22.4s
-	SUBS	$1, R19, R19
-	BNE	rows1_one
-
-rows1_sum:
-	WORD	$0x6e20d400 // faddp v0.4s, v0.4s, v0.4s
-	WORD	$0x7e30d800 // faddp s0, v0.2s
-	WORD	$0xbc004420 // str s0, [x1], #4
-	WORD	$0x6e21d421 // faddp v1.4s, v1.4s, v1.4s
-	WORD	$0x7e30d821 // faddp s1, v1.2s
-	WORD	$0xbc004481 // str s1, [x4], #4
-	WORD	$0x6e22d442 // faddp v2.4s, v2.4s, v2.4s
-	WORD	$0x7e30d842 // faddp s2, v2.2s
-	WORD	$0xbc0044e2 // str s2, [x7], #4
-	WORD	$0x6e23d463 // faddp v3.4s, v3.4s, v3.4s
-	WORD	$0x7e30d863 // faddp s3, v3.2s
-	WORD	$0xbc004543 // str s3, [x10], #4
 	SUB	$1, R13
-	B	rows1
+	B	rows4
 
 done:
 	RET

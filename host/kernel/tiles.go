@@ -15,6 +15,7 @@ type tileOps struct {
 	top, topBF16  tileTopFunc
 	pack          [3]packFunc   // by dtype
 	few           [3][3]fewFunc // by dtype; 1, 2 and 4 vectors
+	streams       [3]int        // of few: rows at once
 	mix           [3][3]mixFunc
 	narrow        func(dst *uint16, src *float32, n int) // beside topBF16
 	softmax       func(x *float32, n int, least float32) (most, sum float32)
@@ -29,11 +30,11 @@ type (
 	tileTopFunc = func(a *float32, lda int, b *float32, k int, least, scores *float32, hits *uint32) uint32
 	// packFunc transposes columns/2 rows, n elements each.
 	packFunc = func(dst *float32, rows *byte, stride, n int)
-	// fewFunc writes oj[i] = qj . row i, i < n, and asks for the memory that
-	// lies ahead bytes after the rows, as much of it as they are.
-	fewFunc = func(q0, q1, q2, q3 *float32, rows *byte, stride, ahead, n, dim int, o0, o1, o2, o3 *float32)
+	// fewFunc writes oj[streams*i+r] = qj . the row at i*step+r*stride, for i <
+	// n and r < streams.
+	fewFunc = func(q0, q1, q2, q3 *float32, rows *byte, stride, step, n, dim int, o0, o1, o2, o3 *float32)
 	// mixFunc adds the sum of wj[i] * row i, i < n, to accj, and asks for
-	// memory as fewFunc does.
+	// as much memory that lies ahead bytes after the rows.
 	mixFunc = func(w0, w1, w2, w3 *float32, rows *byte, ahead, n, dim int, acc0, acc1, acc2, acc3 *float32)
 )
 

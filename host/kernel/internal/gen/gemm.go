@@ -373,13 +373,12 @@ func (l *level) transpose(store func(s int, v, tmp VecPhysical), ready func()) {
 }
 
 // few generates the inner products of nq vectors with n rows that come from
-// memory: as dots does, but asking meanwhile for what lies ahead, line by line
-// in the order of the addresses. The hardware does not foresee several rows
-// read at once.
+// memory: as dots does, but the rows of a block need not be neighbours. The
+// hardware reads several streams ahead of their use, if they lie apart.
 func (l *level) few(t dtype, nq int) {
 	begin(fmt.Sprintf("few%d%s%s", nq, t.name, l.name),
-		"(q0, q1, q2, q3 *float32, rows *byte, stride, ahead, n, dim int, o0, o1, o2, o3 *float32)",
-		fmt.Sprintf("writes oj[i] = qj . row i for j < %d and i < n, and asks for as many bytes ahead of the rows; dim > 0 columns, stride and ahead are in bytes.", nq))
+		"(q0, q1, q2, q3 *float32, rows *byte, stride, step, n, dim int, o0, o1, o2, o3 *float32)",
+		fmt.Sprintf("writes oj[%d*i+r] = qj . the row at i*step+r*stride for j < %d, r < %d and i < n; dim > 0 columns, stride and step are in bytes.", l.fewRows(nq), nq, l.fewRows(nq)))
 	d := &dotter{level: l, t: t, nq: nq}
 	for j := range nq {
 		d.q = append(d.q, load(fmt.Sprintf("q%d", j)))
@@ -387,13 +386,8 @@ func (l *level) few(t dtype, nq int) {
 	if l.wide() {
 		tailMask(mem("dim"), l.lanes)
 	}
-	rows := 4
-	if !l.wide() && nq == 4 {
-		rows = 2
-	}
+	rows := l.fewRows(nq)
 	d.base, d.stride = load("rows"), load("stride")
-	ahead := load("ahead")
-	ADDQ(d.base, ahead)
 	d.i, d.k = GP64(), GP64()
 	for range rows {
 		d.r = append(d.r, GP64())
@@ -424,9 +418,8 @@ func (l *level) few(t dtype, nq int) {
 		JLT(LabelRef(label + "_vectors"))
 		Label(label + "_lines")
 		for r := range rows {
-			PREFETCHT1(Mem{Base: ahead, Disp: 64 * r})
+			PREFETCHT1(t.at(d.r[r], d.k).Offset(farAhead))
 		}
-		ADDQ(I32(64*rows), ahead)
 		for at := 0; at < line; at += l.lanes {
 			multiply(at, whole)
 		}
@@ -455,27 +448,34 @@ func (l *level) few(t dtype, nq int) {
 		}
 		Label(label + "_sum")
 	}
+	left := load("n")
 	XORQ(d.i, d.i)
 	Label("block")
-	MOVQ(mem("n"), d.k)
-	SUBQ(d.i, d.k)
-	CMPQ(d.k, U8(rows))
-	JLT(LabelRef("rest"))
-	d.point(rows)
+	DECQ(left)
+	JLT(LabelRef("done"))
+	MOVQ(d.base, d.r[0])
+	for r := 1; r < rows; r++ {
+		LEAQ(Mem{Base: d.r[r-1], Index: d.stride, Scale: 1}, d.r[r])
+	}
+	ADDQ(mem("step"), d.base)
 	inner(rows, "block")
 	d.store(rows)
 	ADDQ(U8(rows), d.i)
 	JMP(LabelRef("block"))
-	Label("rest")
-	CMPQ(d.i, mem("n"))
-	JGE(LabelRef("done"))
-	d.point(1)
-	inner(1, "rest")
-	d.store(1)
-	INCQ(d.i)
-	JMP(LabelRef("rest"))
 	Label("done")
 	done()
+}
+
+// farAhead is how many bytes ahead a stream is asked for: half a page, where
+// the hardware begins anew with every page.
+const farAhead = 2048
+
+// fewRows is how many rows meet nq vectors at once.
+func (l *level) fewRows(nq int) int {
+	if !l.wide() && nq == 4 {
+		return 2
+	}
+	return 4
 }
 
 // narrow generates rounding to bf16, to the nearest, with ties to even.

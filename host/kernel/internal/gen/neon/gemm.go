@@ -19,7 +19,7 @@ func (a *asm) gemm() {
 	for _, t := range []dtype{f32, bf16, f16} {
 		a.pack(t)
 		for _, nq := range []int{1, 2, 4} {
-			a.dots(t, nq, inStep)
+			a.dots(t, nq, inStreams)
 			a.mix(t, nq)
 		}
 	}

@@ -74,9 +74,9 @@ const ahead = 4096
 type access int
 
 const (
-	inRange access = iota // one after the other
-	inList                // by ids
-	inStep                // stride bytes apart, with memory to ask for on the way
+	inRange   access = iota // one after the other
+	inList                  // by ids
+	inStreams               // as many as a block has, stride bytes apart
 )
 
 // dots generates the inner products of nq queries with n rows. A block of
@@ -85,20 +85,25 @@ const (
 // that a stored row is read and widened once for all queries. Sixteen
 // accumulators cover the latency of the multiply-adds on four pipes.
 func (a *asm) dots(t dtype, nq int, by access) {
-	name, row, end := fmt.Sprintf("dots%d%s", nq, t.name), "row i", "; dim > 0 columns."
+	blocks := []int{8, 4, 1} // rows that meet all queries at once
+	if nq == 4 {
+		blocks = blocks[1:]
+	}
+	name, what := fmt.Sprintf("dots%d%s", nq, t.name), fmt.Sprintf("oj[i] = qj . row i for j < %d", nq)
 	params := []string{"q0 *float32", "q1 *float32", "q2 *float32", "q3 *float32", "rows *byte"}
 	switch by {
 	case inRange:
 		params = append(params, "ids *uint32")
 	case inList:
 		params = append(params, "ids *uint32")
-		name, row = name+"List", "row ids[i]"
-	case inStep:
-		params = append(params, "stride int", "ahead int")
+		name, what = name+"List", fmt.Sprintf("oj[i] = qj . row ids[i] for j < %d", nq)
+	case inStreams:
+		params = append(params, "stride int", "step int")
+		blocks = blocks[:1]
 		name = fmt.Sprintf("few%d%s", nq, t.name)
-		end = ", and asks for what lies ahead of the rows; dim > 0 columns, stride and ahead are in bytes."
+		what = fmt.Sprintf("oj[%d*i+r] = qj . the row at i*step+r*stride (bytes) for j < %[2]d, r < %[1]d", blocks[0], nq)
 	}
-	a.begin(name+"NEON", "", fmt.Sprintf("writes oj[i] = qj . %s for j < %d and i < n%s", row, nq, end),
+	a.begin(name+"NEON", "", "writes "+what+" and i < n; dim > 0 columns.",
 		append(params, "n int", "dim int", "o0 *float32", "o1 *float32", "o2 *float32", "o3 *float32")...)
 	d := &dotter{asm: a, t: t, nq: nq, by: by}
 	for j := range nq {
@@ -109,8 +114,8 @@ func (a *asm) dots(t dtype, nq int, by access) {
 	d.base, d.left, d.dim = a.load("rows"), a.load("n"), a.load("dim")
 	d.steps, d.k = a.reg(), a.reg()
 	a.op("LSR", 3, d.dim, d.steps)
-	if by == inStep {
-		d.stride, d.ahead = a.load("stride"), a.load("ahead")
+	if by == inStreams {
+		d.stride, d.step = a.load("stride"), a.load("step")
 	} else {
 		d.stride = a.reg()
 		a.bytes(t, d.dim, d.stride)
@@ -120,10 +125,6 @@ func (a *asm) dots(t dtype, nq int, by access) {
 	}
 	if d.prefetches() {
 		d.next = a.reg()
-	}
-	blocks := []int{8, 4, 1}
-	if nq == 4 {
-		blocks = blocks[1:]
 	}
 	for range blocks[0] {
 		d.r = append(d.r, a.reg())
@@ -135,13 +136,17 @@ func (a *asm) dots(t dtype, nq int, by access) {
 			next = fmt.Sprintf("rows%d", blocks[i+1])
 		}
 		here := fmt.Sprintf("rows%d", rows)
+		counts := rows
+		if by == inStreams {
+			counts = 1
+		}
 		a.label(here)
-		a.op("CMP", rows, d.left)
+		a.op("CMP", counts, d.left)
 		a.op("BLT", next)
 		d.point(rows)
 		d.inner(rows, here)
 		d.store(rows)
-		a.op("SUB", rows, d.left)
+		a.op("SUB", counts, d.left)
 		a.op("B", here)
 	}
 	a.label("done")
@@ -154,15 +159,15 @@ type dotter struct {
 	nq int
 	by access
 
-	q, o, p, r  []gp // queries, their results, the queries' and the rows' elements at hand
-	base, ids   gp   // rows left (of a list: row 0); ids left
-	left, dim   gp   // rows, columns
-	stride      gp   // bytes from row to row
-	steps, k    gp   // of eight elements, and those left
-	ahead, next gp   // distance and address of what is asked for
+	q, o, p, r   []gp // queries, their results, the queries' and the rows' elements at hand
+	base, ids    gp   // rows left (of a list: row 0); ids left
+	left, dim    gp   // rows or, in streams, blocks of them; columns
+	stride, step gp   // bytes from row to row, from block to block of streams
+	steps, k     gp   // of eight elements, and those left
+	next         gp   // address of what is asked for
 }
 
-func (d *dotter) prefetches() bool { return d.by == inStep || d.by == inRange && d.nq > 1 }
+func (d *dotter) prefetches() bool { return d.by == inRange && d.nq > 1 }
 
 // point sets r to the block's rows and p to the queries.
 func (d *dotter) point(rows int) {
@@ -177,14 +182,13 @@ func (d *dotter) point(rows int) {
 			d.op("ADD", d.stride, d.r[r-1], d.r[r])
 		}
 	}
-	if d.by != inList {
+	switch d.by {
+	case inRange:
 		d.op("ADD", d.stride, d.r[rows-1], d.base)
+	case inStreams:
+		d.op("ADD", d.step, d.base)
 	}
-	switch {
-	case !d.prefetches():
-	case d.by == inStep:
-		d.op("ADD", d.ahead, d.r[0], d.next)
-	default:
+	if d.prefetches() {
 		d.op("ADD", ahead, d.r[0], d.next)
 	}
 	for j, q := range d.q {
