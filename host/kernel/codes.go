@@ -7,30 +7,6 @@ import (
 	"math/rand/v2"
 )
 
-// Codes are short stand-ins for keys: an inner product with a code costs an
-// eighth of the bytes of one with a bf16 key, and tells well enough which keys
-// deserve an exact one. A key minus its head's mean is turned by a random
-// rotation, which makes its coordinates look alike and Gaussian, and each is
-// rounded to 1 to 4 bits on a grid whose step is the key's own. The estimate
-// of an inner product is scaled so that it is right on average over
-// rotations; rotation and correction are those of RaBitQ (arXiv 2405.12497)
-// and its extension to several bits (arXiv 2409.09913), the rounding is plain scalar quantisation.
-//
-// # Layout
-//
-// Codes lie in blocks of 16 keys, so that each 32-bit lane of a vector is a
-// key. The rotated dimension is a multiple of 32; each 32 dimensions take as many
-// words as a code has bits, and a word is 16 little-endian uint32, one a key.
-// Byte j of a word holds, from its lowest bits, p-bit digits of dimensions
-// 4s+j, s = 0, 1, ..., 8/p - 1, counted from the word's first dimension:
-//
-//	1, 2, 4 bits  p = bits; word t of the 32 dimensions begins at dimension 32/p * t
-//	3 bits        two words as for 2 bits with the low digits, then one as for 1 bit with bit 2
-//
-// After the words of all dimensions come the 16 scales, f32. Digit c stands
-// for the coordinate scale * (c - (2^bits-1)/2). A key without an estimate, and
-// every lane that no key fills yet, has scale NaN.
-
 // MaxCodeDim is the largest dimension of vectors that codes are made of.
 const MaxCodeDim = 512
 
@@ -40,11 +16,11 @@ const (
 	wordBytes = 4 * blockKeys
 )
 
-// Rotation is a random orthogonal map into a space of CodeDim dimensions, a
-// multiple of 32: rounds of random signs and a Hadamard transform. Where
-// CodeDim is no power of two, the transforms, of the largest power of two
-// below, act in turn on the first and on the last dimensions, which overlap
-// by half of them or more... It is immutable.
+// Rotation is a random orthogonal map. It pads vectors with zeros to a
+// multiple of 32 dimensions, all of which it uses: two rounds of random signs
+// and a Hadamard transform. Where that is no power of two, four rounds of the
+// largest power of two below act in turn on the first and on the last
+// dimensions, which overlap. It is immutable.
 type Rotation struct {
 	dim, codeDim int
 	width        int       // of a transform
@@ -87,7 +63,32 @@ func (r *Rotation) apply(x []float32) {
 	}
 }
 
-// Coder makes the codes of one KV head's keys. It is immutable.
+// Coder makes the codes of one KV head's keys: short stand-ins whose inner
+// product with a query costs an eighth of a bf16 key's bytes at 2 bits, and
+// tells well enough which keys deserve an exact one. A key minus the head's
+// mean is rotated at random, so that its coordinates look alike and Gaussian,
+// and each is rounded to 1 to 4 bits on a grid whose step is the key's own.
+// The estimate of an inner product is scaled by |x|^2/<x,c>, x being the key
+// and c its code, so that it is right on average over rotations. Rotation and
+// correction are those of RaBitQ (arXiv 2405.12497, 2409.09913); the rounding
+// is plain scalar quantisation. A coder is immutable.
+//
+// # Layout
+//
+// Codes lie in blocks of 16 keys, transposed so that each 32-bit lane of a
+// vector is a key. The rotated dimension is a multiple of 32. Each 32
+// dimensions take as many words as a code has bits; a word is 16 uint32, one a
+// key, little-endian. Byte j of a key's uint32 holds, lowest bits first, the
+// p-bit digits of dimensions 4s+j, s = 0 to 8/p - 1, counted from the word's
+// first dimension:
+//
+//	1, 2, 4 bits  p = bits; word t of the 32 dimensions begins at dimension t * 32/p
+//	3 bits        two words as for 2 bits with the low bits, then one as for 1 bit with the third
+//
+// The words of all dimensions are followed by the 16 scales, f32. Digit c
+// stands for the coordinate scale * (c - (2^bits-1)/2), but that the scale
+// holds the correction. A key without an estimate has scale NaN, and so has
+// every lane that no key fills yet.
 type Coder struct {
 	rotation *Rotation
 	bits     int
@@ -162,9 +163,9 @@ func (c *Coder) blockBytes() int { return wordBytes * (c.bits*c.groups() + 1) }
 // Bytes returns the bytes that the codes of n keys take.
 func (c *Coder) Bytes(n int) int { return (n + blockKeys - 1) / blockKeys * c.blockBytes() }
 
-// Codes are the codes of a growing list of keys, over memory of the caller's
-// that must outlive them and is never moved. Reading may go on at the same
-// time in many goroutines; Append excludes all else.
+// Codes are the codes of a growing list of keys, in memory of the caller's
+// that must outlive them. Nothing moves as they grow. Many goroutines may read
+// at the same time; Append excludes all else.
 type Codes struct {
 	coder  *Coder
 	mem    []byte
@@ -194,8 +195,8 @@ func (c *Codes) Len() int { return c.n }
 func (c *Codes) Cap() int { return len(c.mem) / c.coder.blockBytes() * blockKeys }
 
 // Append codes rows [lo, hi) of keys, in constant time each. It panics when
-// they do not fit or have another dimension. A key with an element that is not finite, or
-// so long that the square of its distance from the mean overflows f32, gets no
+// they do not fit or have another dimension. A key with an element that is not
+// finite, or whose squared distance from the mean overflows f32, gets no
 // estimate.
 func (c *Codes) Append(keys Rows, lo, hi int) {
 	if keys.Dim != c.coder.rotation.dim || lo < 0 || lo > hi || hi > keys.N || c.n+hi-lo > c.Cap() {
@@ -210,9 +211,8 @@ func (c *Codes) Append(keys Rows, lo, hi int) {
 }
 
 // steps are the grid steps tried for a key, by bits, as multiples of the root
-// mean square of its coordinates: around the best one for a Gaussian (Max,
-// IRE Trans. Inf. Theory 6, 1960). Short and heavy-tailed rows differ from
-// it. One bit has no step to choose.
+// mean square of its coordinates: the best one for a Gaussian (Max, IRE Trans.
+// Inf. Theory 6, 1960) and its neighbours. The sign alone needs no step.
 var steps = [5][]float32{
 	1: {1},
 	2: {0.85, 0.9957, 1.15},
@@ -268,31 +268,34 @@ func (c *Codes) store(i int, scale float32) {
 		}
 	}
 	binary.LittleEndian.PutUint32(scales[4*lane:], math.Float32bits(scale))
-	words := block[4*lane:]
-	for d := c.digits; len(d) > 0; d = d[groupDims:] {
+	bits := c.coder.bits
+	for g := 0; g*groupDims < len(c.digits); g++ {
+		d := c.digits[g*groupDims:][:groupDims]
 		var m [8]uint32 // the digits of dimensions 4s to 4s+3
 		for s := range m {
 			m[s] = binary.LittleEndian.Uint32(d[4*s:])
 		}
-		put := func(w uint32) {
-			binary.LittleEndian.PutUint32(words, w)
-			words = words[min(wordBytes, len(words)):]
-		}
-		switch c.coder.bits {
+		words := block[g*bits*wordBytes+4*lane:][:(bits-1)*wordBytes+4]
+		switch bits {
 		case 1:
-			put(m[0] | m[1]<<1 | m[2]<<2 | m[3]<<3 | m[4]<<4 | m[5]<<5 | m[6]<<6 | m[7]<<7)
+			binary.LittleEndian.PutUint32(words, m[0]|m[1]<<1|m[2]<<2|m[3]<<3|m[4]<<4|m[5]<<5|m[6]<<6|m[7]<<7)
 		case 2:
-			put(m[0] | m[1]<<2 | m[2]<<4 | m[3]<<6)
-			put(m[4] | m[5]<<2 | m[6]<<4 | m[7]<<6)
+			binary.LittleEndian.PutUint32(words, m[0]|m[1]<<2|m[2]<<4|m[3]<<6)
+			binary.LittleEndian.PutUint32(words[wordBytes:], m[4]|m[5]<<2|m[6]<<4|m[7]<<6)
 		case 3:
 			const low, high = 0x03030303, 0x04040404
-			put(m[0]&low | m[1]&low<<2 | m[2]&low<<4 | m[3]&low<<6)
-			put(m[4]&low | m[5]&low<<2 | m[6]&low<<4 | m[7]&low<<6)
-			put(m[0]&high>>2 | m[1]&high>>1 | m[2]&high | m[3]&high<<1 | m[4]&high<<2 | m[5]&high<<3 | m[6]&high<<4 | m[7]&high<<5)
-		case 4:
-			for t := 0; t < 8; t += 2 {
-				put(m[t] | m[t+1]<<4)
+			var l, h [8]uint32
+			for s, v := range m {
+				l[s], h[s] = v&low, v&high>>2
 			}
+			binary.LittleEndian.PutUint32(words, l[0]|l[1]<<2|l[2]<<4|l[3]<<6)
+			binary.LittleEndian.PutUint32(words[wordBytes:], l[4]|l[5]<<2|l[6]<<4|l[7]<<6)
+			binary.LittleEndian.PutUint32(words[2*wordBytes:], h[0]|h[1]<<1|h[2]<<2|h[3]<<3|h[4]<<4|h[5]<<5|h[6]<<6|h[7]<<7)
+		case 4:
+			binary.LittleEndian.PutUint32(words, m[0]|m[1]<<4)
+			binary.LittleEndian.PutUint32(words[wordBytes:], m[2]|m[3]<<4)
+			binary.LittleEndian.PutUint32(words[2*wordBytes:], m[4]|m[5]<<4)
+			binary.LittleEndian.PutUint32(words[3*wordBytes:], m[6]|m[7]<<4)
 		}
 	}
 }

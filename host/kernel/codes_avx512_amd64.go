@@ -55,5 +55,5 @@ func countAtLeastAVX512(x *float32, n int, least float32) int
 // takeAtLeastAVX512 writes the elements of x that are not below least to values, which may be x, and first plus their indices to ids; it returns their number.
 func takeAtLeastAVX512(x *float32, n int, first uint32, least float32, ids *uint32, values *float32) int
 
-// sumExpAVX512 returns the sum of exp(scale*x + shift) over those of the n elements of x that are below limit; a NaN is not.
+// sumExpAVX512 returns the sum of exp(scale*x + shift), each within 1e-4 of its value, over those of the n elements of x that are below limit; a NaN is not.
 func sumExpAVX512(x *float32, n int, limit float32, scale float32, shift float32) float32

@@ -61,11 +61,12 @@ TEXT ·estimate1x1AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVL         $0x01010101, DI
 	VPBROADCASTD DI, Z30
 	LEAQ         64(BX), R8
-	MOVQ         n+56(FP), R9
+	MOVQ         n+56(FP), R10
 
-four:
-	CMPQ   R9, $0x04
+many:
+	CMPQ   R10, $0x04
 	JLT    one
+	MOVQ   CX, R9
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -73,11 +74,13 @@ four:
 	LEAQ   (CX)(R8*1), DI
 	XORQ   BX, BX
 
-four_group:
-	PREFETCHT0   4096(CX)
-	PREFETCHT0   4096(DI)
-	PREFETCHT0   4096(CX)(R8*2)
-	PREFETCHT0   4096(DI)(R8*2)
+many_group:
+	PREFETCHT0   6144(R9)
+	PREFETCHT0   6208(R9)
+	PREFETCHT0   6272(R9)
+	PREFETCHT0   6336(R9)
+	PREFETCHT0   6400(R9)
+	ADDQ         $0x00000140, R9
 	VMOVDQU32    (CX), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (DI), Z17
@@ -186,7 +189,7 @@ four_group:
 	ADDQ         $0x00000040, DI
 	ADDQ         $0x20, BX
 	CMPQ         BX, SI
-	JLT          four_group
+	JLT          many_group
 	VMOVUPS      (CX), Z16
 	VCVTDQ2PS    Z0, Z0
 	VBROADCASTSS c0+32(FP), Z24
@@ -220,18 +223,21 @@ four_group:
 	ADDQ         R8, CX
 	ADDQ         R8, CX
 	ADDQ         $0x40, DX
-	SUBQ         $0x04, R9
-	JMP          four
+	SUBQ         $0x04, R10
+	JMP          many
 
 one:
-	CMPQ   R9, $0x00
+	CMPQ   R10, $0x00
 	JE     done
+	MOVQ   CX, R9
 	VPXORD Z0, Z0, Z0
 	LEAQ   (CX)(R8*1), DI
 	XORQ   BX, BX
 
 one_group:
-	PREFETCHT0   4096(CX)
+	PREFETCHT0   6144(R9)
+	PREFETCHT0   6208(R9)
+	ADDQ         $0x00000080, R9
 	VMOVDQU32    (CX), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(BX*1), Z28
@@ -278,7 +284,7 @@ one_group:
 	VMOVUPS      Z0, (BX)(DX*4)
 	ADDQ         $0x40, CX
 	ADDQ         $0x10, DX
-	DECQ         R9
+	DECQ         R10
 	JMP          one
 
 done:
@@ -298,11 +304,12 @@ TEXT ·estimate1x2AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVL         $0x01010101, R8
 	VPBROADCASTD R8, Z30
 	LEAQ         64(SI), R9
-	MOVQ         n+56(FP), R10
+	MOVQ         n+56(FP), R11
 
-four:
-	CMPQ   R10, $0x04
+many:
+	CMPQ   R11, $0x04
 	JLT    one
+	MOVQ   DX, R10
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -314,11 +321,13 @@ four:
 	LEAQ   (DX)(R9*1), R8
 	XORQ   SI, SI
 
-four_group:
-	PREFETCHT0   4096(DX)
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4096(DX)(R9*2)
-	PREFETCHT0   4096(R8)(R9*2)
+many_group:
+	PREFETCHT0   6144(R10)
+	PREFETCHT0   6208(R10)
+	PREFETCHT0   6272(R10)
+	PREFETCHT0   6336(R10)
+	PREFETCHT0   6400(R10)
+	ADDQ         $0x00000140, R10
 	VMOVDQU32    (DX), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (R8), Z17
@@ -467,7 +476,7 @@ four_group:
 	ADDQ         $0x00000040, R8
 	ADDQ         $0x20, SI
 	CMPQ         SI, DI
-	JLT          four_group
+	JLT          many_group
 	VMOVUPS      (DX), Z16
 	VCVTDQ2PS    Z0, Z0
 	VBROADCASTSS c0+32(FP), Z24
@@ -525,19 +534,22 @@ four_group:
 	ADDQ         R9, DX
 	ADDQ         R9, DX
 	ADDQ         $0x40, BX
-	SUBQ         $0x04, R10
-	JMP          four
+	SUBQ         $0x04, R11
+	JMP          many
 
 one:
-	CMPQ   R10, $0x00
+	CMPQ   R11, $0x00
 	JE     done
+	MOVQ   DX, R10
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	LEAQ   (DX)(R9*1), R8
 	XORQ   SI, SI
 
 one_group:
-	PREFETCHT0   4096(DX)
+	PREFETCHT0   6144(R10)
+	PREFETCHT0   6208(R10)
+	ADDQ         $0x00000080, R10
 	VMOVDQU32    (DX), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(SI*1), Z28
@@ -606,7 +618,7 @@ one_group:
 	VMOVUPS      Z1, (SI)(BX*4)
 	ADDQ         $0x40, DX
 	ADDQ         $0x10, BX
-	DECQ         R10
+	DECQ         R11
 	JMP          one
 
 done:
@@ -628,11 +640,12 @@ TEXT ·estimate1x4AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVL         $0x01010101, R10
 	VPBROADCASTD R10, Z30
 	LEAQ         64(R8), R11
-	MOVQ         n+56(FP), R12
+	MOVQ         n+56(FP), R13
 
-four:
-	CMPQ   R12, $0x04
+many:
+	CMPQ   R13, $0x04
 	JLT    one
+	MOVQ   SI, R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -652,11 +665,13 @@ four:
 	LEAQ   (SI)(R11*1), R10
 	XORQ   R8, R8
 
-four_group:
-	PREFETCHT0   4096(SI)
-	PREFETCHT0   4096(R10)
-	PREFETCHT0   4096(SI)(R11*2)
-	PREFETCHT0   4096(R10)(R11*2)
+many_group:
+	PREFETCHT0   6144(R12)
+	PREFETCHT0   6208(R12)
+	PREFETCHT0   6272(R12)
+	PREFETCHT0   6336(R12)
+	PREFETCHT0   6400(R12)
+	ADDQ         $0x00000140, R12
 	VMOVDQU32    (SI), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (R10), Z17
@@ -885,7 +900,7 @@ four_group:
 	ADDQ         $0x00000040, R10
 	ADDQ         $0x20, R8
 	CMPQ         R8, R9
-	JLT          four_group
+	JLT          many_group
 	VMOVUPS      (SI), Z16
 	VCVTDQ2PS    Z0, Z0
 	VBROADCASTSS c0+32(FP), Z24
@@ -991,12 +1006,13 @@ four_group:
 	ADDQ         R11, SI
 	ADDQ         R11, SI
 	ADDQ         $0x40, DI
-	SUBQ         $0x04, R12
-	JMP          four
+	SUBQ         $0x04, R13
+	JMP          many
 
 one:
-	CMPQ   R12, $0x00
+	CMPQ   R13, $0x00
 	JE     done
+	MOVQ   SI, R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1005,7 +1021,9 @@ one:
 	XORQ   R8, R8
 
 one_group:
-	PREFETCHT0   4096(SI)
+	PREFETCHT0   6144(R12)
+	PREFETCHT0   6208(R12)
+	ADDQ         $0x00000080, R12
 	VMOVDQU32    (SI), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(R8*1), Z28
@@ -1118,7 +1136,7 @@ one_group:
 	VMOVUPS      Z3, (R8)(DI*4)
 	ADDQ         $0x40, SI
 	ADDQ         $0x10, DI
-	DECQ         R12
+	DECQ         R13
 	JMP          one
 
 done:
@@ -1137,11 +1155,12 @@ TEXT ·estimate2x1AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVL         $0x03030303, DI
 	VPBROADCASTD DI, Z30
 	LEAQ         64(BX), R8
-	MOVQ         n+56(FP), R9
+	MOVQ         n+56(FP), R10
 
-four:
-	CMPQ   R9, $0x04
+many:
+	CMPQ   R10, $0x04
 	JLT    one
+	MOVQ   CX, R9
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1149,15 +1168,17 @@ four:
 	LEAQ   (CX)(R8*1), DI
 	XORQ   BX, BX
 
-four_group:
-	PREFETCHT0   4096(CX)
-	PREFETCHT0   4160(CX)
-	PREFETCHT0   4096(DI)
-	PREFETCHT0   4160(DI)
-	PREFETCHT0   4096(CX)(R8*2)
-	PREFETCHT0   4160(CX)(R8*2)
-	PREFETCHT0   4096(DI)(R8*2)
-	PREFETCHT0   4160(DI)(R8*2)
+many_group:
+	PREFETCHT0   6144(R9)
+	PREFETCHT0   6208(R9)
+	PREFETCHT0   6272(R9)
+	PREFETCHT0   6336(R9)
+	PREFETCHT0   6400(R9)
+	PREFETCHT0   6464(R9)
+	PREFETCHT0   6528(R9)
+	PREFETCHT0   6592(R9)
+	PREFETCHT0   6656(R9)
+	ADDQ         $0x00000240, R9
 	VMOVDQU32    (CX), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (DI), Z17
@@ -1266,7 +1287,7 @@ four_group:
 	ADDQ         $0x00000080, DI
 	ADDQ         $0x20, BX
 	CMPQ         BX, SI
-	JLT          four_group
+	JLT          many_group
 	VMOVUPS      (CX), Z16
 	VCVTDQ2PS    Z0, Z0
 	VBROADCASTSS c0+32(FP), Z24
@@ -1300,19 +1321,22 @@ four_group:
 	ADDQ         R8, CX
 	ADDQ         R8, CX
 	ADDQ         $0x40, DX
-	SUBQ         $0x04, R9
-	JMP          four
+	SUBQ         $0x04, R10
+	JMP          many
 
 one:
-	CMPQ   R9, $0x00
+	CMPQ   R10, $0x00
 	JE     done
+	MOVQ   CX, R9
 	VPXORD Z0, Z0, Z0
 	LEAQ   (CX)(R8*1), DI
 	XORQ   BX, BX
 
 one_group:
-	PREFETCHT0   4096(CX)
-	PREFETCHT0   4160(CX)
+	PREFETCHT0   6144(R9)
+	PREFETCHT0   6208(R9)
+	PREFETCHT0   6272(R9)
+	ADDQ         $0x000000c0, R9
 	VMOVDQU32    (CX), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(BX*1), Z28
@@ -1359,7 +1383,7 @@ one_group:
 	VMOVUPS      Z0, (BX)(DX*4)
 	ADDQ         $0x40, CX
 	ADDQ         $0x10, DX
-	DECQ         R9
+	DECQ         R10
 	JMP          one
 
 done:
@@ -1379,11 +1403,12 @@ TEXT ·estimate2x2AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVL         $0x03030303, R8
 	VPBROADCASTD R8, Z30
 	LEAQ         64(SI), R9
-	MOVQ         n+56(FP), R10
+	MOVQ         n+56(FP), R11
 
-four:
-	CMPQ   R10, $0x04
+many:
+	CMPQ   R11, $0x04
 	JLT    one
+	MOVQ   DX, R10
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1395,15 +1420,17 @@ four:
 	LEAQ   (DX)(R9*1), R8
 	XORQ   SI, SI
 
-four_group:
-	PREFETCHT0   4096(DX)
-	PREFETCHT0   4160(DX)
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4160(R8)
-	PREFETCHT0   4096(DX)(R9*2)
-	PREFETCHT0   4160(DX)(R9*2)
-	PREFETCHT0   4096(R8)(R9*2)
-	PREFETCHT0   4160(R8)(R9*2)
+many_group:
+	PREFETCHT0   6144(R10)
+	PREFETCHT0   6208(R10)
+	PREFETCHT0   6272(R10)
+	PREFETCHT0   6336(R10)
+	PREFETCHT0   6400(R10)
+	PREFETCHT0   6464(R10)
+	PREFETCHT0   6528(R10)
+	PREFETCHT0   6592(R10)
+	PREFETCHT0   6656(R10)
+	ADDQ         $0x00000240, R10
 	VMOVDQU32    (DX), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (R8), Z17
@@ -1552,7 +1579,7 @@ four_group:
 	ADDQ         $0x00000080, R8
 	ADDQ         $0x20, SI
 	CMPQ         SI, DI
-	JLT          four_group
+	JLT          many_group
 	VMOVUPS      (DX), Z16
 	VCVTDQ2PS    Z0, Z0
 	VBROADCASTSS c0+32(FP), Z24
@@ -1610,20 +1637,23 @@ four_group:
 	ADDQ         R9, DX
 	ADDQ         R9, DX
 	ADDQ         $0x40, BX
-	SUBQ         $0x04, R10
-	JMP          four
+	SUBQ         $0x04, R11
+	JMP          many
 
 one:
-	CMPQ   R10, $0x00
+	CMPQ   R11, $0x00
 	JE     done
+	MOVQ   DX, R10
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	LEAQ   (DX)(R9*1), R8
 	XORQ   SI, SI
 
 one_group:
-	PREFETCHT0   4096(DX)
-	PREFETCHT0   4160(DX)
+	PREFETCHT0   6144(R10)
+	PREFETCHT0   6208(R10)
+	PREFETCHT0   6272(R10)
+	ADDQ         $0x000000c0, R10
 	VMOVDQU32    (DX), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(SI*1), Z28
@@ -1692,7 +1722,7 @@ one_group:
 	VMOVUPS      Z1, (SI)(BX*4)
 	ADDQ         $0x40, DX
 	ADDQ         $0x10, BX
-	DECQ         R10
+	DECQ         R11
 	JMP          one
 
 done:
@@ -1714,11 +1744,12 @@ TEXT ·estimate2x4AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVL         $0x03030303, R10
 	VPBROADCASTD R10, Z30
 	LEAQ         64(R8), R11
-	MOVQ         n+56(FP), R12
+	MOVQ         n+56(FP), R13
 
-four:
-	CMPQ   R12, $0x04
+many:
+	CMPQ   R13, $0x04
 	JLT    one
+	MOVQ   SI, R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1738,15 +1769,17 @@ four:
 	LEAQ   (SI)(R11*1), R10
 	XORQ   R8, R8
 
-four_group:
-	PREFETCHT0   4096(SI)
-	PREFETCHT0   4160(SI)
-	PREFETCHT0   4096(R10)
-	PREFETCHT0   4160(R10)
-	PREFETCHT0   4096(SI)(R11*2)
-	PREFETCHT0   4160(SI)(R11*2)
-	PREFETCHT0   4096(R10)(R11*2)
-	PREFETCHT0   4160(R10)(R11*2)
+many_group:
+	PREFETCHT0   6144(R12)
+	PREFETCHT0   6208(R12)
+	PREFETCHT0   6272(R12)
+	PREFETCHT0   6336(R12)
+	PREFETCHT0   6400(R12)
+	PREFETCHT0   6464(R12)
+	PREFETCHT0   6528(R12)
+	PREFETCHT0   6592(R12)
+	PREFETCHT0   6656(R12)
+	ADDQ         $0x00000240, R12
 	VMOVDQU32    (SI), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (R10), Z17
@@ -1975,7 +2008,7 @@ four_group:
 	ADDQ         $0x00000080, R10
 	ADDQ         $0x20, R8
 	CMPQ         R8, R9
-	JLT          four_group
+	JLT          many_group
 	VMOVUPS      (SI), Z16
 	VCVTDQ2PS    Z0, Z0
 	VBROADCASTSS c0+32(FP), Z24
@@ -2081,12 +2114,13 @@ four_group:
 	ADDQ         R11, SI
 	ADDQ         R11, SI
 	ADDQ         $0x40, DI
-	SUBQ         $0x04, R12
-	JMP          four
+	SUBQ         $0x04, R13
+	JMP          many
 
 one:
-	CMPQ   R12, $0x00
+	CMPQ   R13, $0x00
 	JE     done
+	MOVQ   SI, R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2095,8 +2129,10 @@ one:
 	XORQ   R8, R8
 
 one_group:
-	PREFETCHT0   4096(SI)
-	PREFETCHT0   4160(SI)
+	PREFETCHT0   6144(R12)
+	PREFETCHT0   6208(R12)
+	PREFETCHT0   6272(R12)
+	ADDQ         $0x000000c0, R12
 	VMOVDQU32    (SI), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(R8*1), Z28
@@ -2209,7 +2245,7 @@ one_group:
 	VMOVUPS      Z3, (R8)(DI*4)
 	ADDQ         $0x40, SI
 	ADDQ         $0x10, DI
-	DECQ         R12
+	DECQ         R13
 	JMP          one
 
 done:
@@ -2230,11 +2266,12 @@ TEXT ·estimate3x1AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVL         $0x04040404, DI
 	VPBROADCASTD DI, Z31
 	LEAQ         64(BX), R8
-	MOVQ         n+56(FP), R9
+	MOVQ         n+56(FP), R10
 
-four:
-	CMPQ   R9, $0x04
+many:
+	CMPQ   R10, $0x04
 	JLT    one
+	MOVQ   CX, R9
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2242,19 +2279,21 @@ four:
 	LEAQ   (CX)(R8*1), DI
 	XORQ   BX, BX
 
-four_group:
-	PREFETCHT0   4096(CX)
-	PREFETCHT0   4160(CX)
-	PREFETCHT0   4224(CX)
-	PREFETCHT0   4096(DI)
-	PREFETCHT0   4160(DI)
-	PREFETCHT0   4224(DI)
-	PREFETCHT0   4096(CX)(R8*2)
-	PREFETCHT0   4160(CX)(R8*2)
-	PREFETCHT0   4224(CX)(R8*2)
-	PREFETCHT0   4096(DI)(R8*2)
-	PREFETCHT0   4160(DI)(R8*2)
-	PREFETCHT0   4224(DI)(R8*2)
+many_group:
+	PREFETCHT0   6144(R9)
+	PREFETCHT0   6208(R9)
+	PREFETCHT0   6272(R9)
+	PREFETCHT0   6336(R9)
+	PREFETCHT0   6400(R9)
+	PREFETCHT0   6464(R9)
+	PREFETCHT0   6528(R9)
+	PREFETCHT0   6592(R9)
+	PREFETCHT0   6656(R9)
+	PREFETCHT0   6720(R9)
+	PREFETCHT0   6784(R9)
+	PREFETCHT0   6848(R9)
+	PREFETCHT0   6912(R9)
+	ADDQ         $0x00000340, R9
 	VPROLD       $0x02, 128(CX), Z20
 	VPROLD       $0x02, 128(DI), Z21
 	VPROLD       $0x02, 128(CX)(R8*2), Z22
@@ -2427,7 +2466,7 @@ four_group:
 	ADDQ         $0x000000c0, DI
 	ADDQ         $0x20, BX
 	CMPQ         BX, SI
-	JLT          four_group
+	JLT          many_group
 	VMOVUPS      (CX), Z16
 	VCVTDQ2PS    Z0, Z0
 	VBROADCASTSS c0+32(FP), Z24
@@ -2461,20 +2500,23 @@ four_group:
 	ADDQ         R8, CX
 	ADDQ         R8, CX
 	ADDQ         $0x40, DX
-	SUBQ         $0x04, R9
-	JMP          four
+	SUBQ         $0x04, R10
+	JMP          many
 
 one:
-	CMPQ   R9, $0x00
+	CMPQ   R10, $0x00
 	JE     done
+	MOVQ   CX, R9
 	VPXORD Z0, Z0, Z0
 	LEAQ   (CX)(R8*1), DI
 	XORQ   BX, BX
 
 one_group:
-	PREFETCHT0   4096(CX)
-	PREFETCHT0   4160(CX)
-	PREFETCHT0   4224(CX)
+	PREFETCHT0   6144(R9)
+	PREFETCHT0   6208(R9)
+	PREFETCHT0   6272(R9)
+	PREFETCHT0   6336(R9)
+	ADDQ         $0x00000100, R9
 	VPROLD       $0x02, 128(CX), Z20
 	VMOVDQU32    (CX), Z16
 	VPANDD       Z30, Z16, Z24
@@ -2537,7 +2579,7 @@ one_group:
 	VMOVUPS      Z0, (BX)(DX*4)
 	ADDQ         $0x40, CX
 	ADDQ         $0x10, DX
-	DECQ         R9
+	DECQ         R10
 	JMP          one
 
 done:
@@ -2559,11 +2601,12 @@ TEXT ·estimate3x2AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVL         $0x04040404, R8
 	VPBROADCASTD R8, Z31
 	LEAQ         64(SI), R9
-	MOVQ         n+56(FP), R10
+	MOVQ         n+56(FP), R11
 
-four:
-	CMPQ   R10, $0x04
+many:
+	CMPQ   R11, $0x04
 	JLT    one
+	MOVQ   DX, R10
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2575,19 +2618,21 @@ four:
 	LEAQ   (DX)(R9*1), R8
 	XORQ   SI, SI
 
-four_group:
-	PREFETCHT0   4096(DX)
-	PREFETCHT0   4160(DX)
-	PREFETCHT0   4224(DX)
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4160(R8)
-	PREFETCHT0   4224(R8)
-	PREFETCHT0   4096(DX)(R9*2)
-	PREFETCHT0   4160(DX)(R9*2)
-	PREFETCHT0   4224(DX)(R9*2)
-	PREFETCHT0   4096(R8)(R9*2)
-	PREFETCHT0   4160(R8)(R9*2)
-	PREFETCHT0   4224(R8)(R9*2)
+many_group:
+	PREFETCHT0   6144(R10)
+	PREFETCHT0   6208(R10)
+	PREFETCHT0   6272(R10)
+	PREFETCHT0   6336(R10)
+	PREFETCHT0   6400(R10)
+	PREFETCHT0   6464(R10)
+	PREFETCHT0   6528(R10)
+	PREFETCHT0   6592(R10)
+	PREFETCHT0   6656(R10)
+	PREFETCHT0   6720(R10)
+	PREFETCHT0   6784(R10)
+	PREFETCHT0   6848(R10)
+	PREFETCHT0   6912(R10)
+	ADDQ         $0x00000340, R10
 	VPROLD       $0x02, 128(DX), Z20
 	VPROLD       $0x02, 128(R8), Z21
 	VPROLD       $0x02, 128(DX)(R9*2), Z22
@@ -2800,7 +2845,7 @@ four_group:
 	ADDQ         $0x000000c0, R8
 	ADDQ         $0x20, SI
 	CMPQ         SI, DI
-	JLT          four_group
+	JLT          many_group
 	VMOVUPS      (DX), Z16
 	VCVTDQ2PS    Z0, Z0
 	VBROADCASTSS c0+32(FP), Z24
@@ -2858,21 +2903,24 @@ four_group:
 	ADDQ         R9, DX
 	ADDQ         R9, DX
 	ADDQ         $0x40, BX
-	SUBQ         $0x04, R10
-	JMP          four
+	SUBQ         $0x04, R11
+	JMP          many
 
 one:
-	CMPQ   R10, $0x00
+	CMPQ   R11, $0x00
 	JE     done
+	MOVQ   DX, R10
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	LEAQ   (DX)(R9*1), R8
 	XORQ   SI, SI
 
 one_group:
-	PREFETCHT0   4096(DX)
-	PREFETCHT0   4160(DX)
-	PREFETCHT0   4224(DX)
+	PREFETCHT0   6144(R10)
+	PREFETCHT0   6208(R10)
+	PREFETCHT0   6272(R10)
+	PREFETCHT0   6336(R10)
+	ADDQ         $0x00000100, R10
 	VPROLD       $0x02, 128(DX), Z20
 	VMOVDQU32    (DX), Z16
 	VPANDD       Z30, Z16, Z24
@@ -2957,7 +3005,7 @@ one_group:
 	VMOVUPS      Z1, (SI)(BX*4)
 	ADDQ         $0x40, DX
 	ADDQ         $0x10, BX
-	DECQ         R10
+	DECQ         R11
 	JMP          one
 
 done:
@@ -2981,11 +3029,12 @@ TEXT ·estimate3x4AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVL         $0x04040404, R10
 	VPBROADCASTD R10, Z31
 	LEAQ         64(R8), R11
-	MOVQ         n+56(FP), R12
+	MOVQ         n+56(FP), R13
 
-four:
-	CMPQ   R12, $0x04
+many:
+	CMPQ   R13, $0x04
 	JLT    one
+	MOVQ   SI, R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3005,19 +3054,21 @@ four:
 	LEAQ   (SI)(R11*1), R10
 	XORQ   R8, R8
 
-four_group:
-	PREFETCHT0   4096(SI)
-	PREFETCHT0   4160(SI)
-	PREFETCHT0   4224(SI)
-	PREFETCHT0   4096(R10)
-	PREFETCHT0   4160(R10)
-	PREFETCHT0   4224(R10)
-	PREFETCHT0   4096(SI)(R11*2)
-	PREFETCHT0   4160(SI)(R11*2)
-	PREFETCHT0   4224(SI)(R11*2)
-	PREFETCHT0   4096(R10)(R11*2)
-	PREFETCHT0   4160(R10)(R11*2)
-	PREFETCHT0   4224(R10)(R11*2)
+many_group:
+	PREFETCHT0   6144(R12)
+	PREFETCHT0   6208(R12)
+	PREFETCHT0   6272(R12)
+	PREFETCHT0   6336(R12)
+	PREFETCHT0   6400(R12)
+	PREFETCHT0   6464(R12)
+	PREFETCHT0   6528(R12)
+	PREFETCHT0   6592(R12)
+	PREFETCHT0   6656(R12)
+	PREFETCHT0   6720(R12)
+	PREFETCHT0   6784(R12)
+	PREFETCHT0   6848(R12)
+	PREFETCHT0   6912(R12)
+	ADDQ         $0x00000340, R12
 	VPROLD       $0x02, 128(SI), Z20
 	VPROLD       $0x02, 128(R10), Z21
 	VPROLD       $0x02, 128(SI)(R11*2), Z22
@@ -3310,7 +3361,7 @@ four_group:
 	ADDQ         $0x000000c0, R10
 	ADDQ         $0x20, R8
 	CMPQ         R8, R9
-	JLT          four_group
+	JLT          many_group
 	VMOVUPS      (SI), Z16
 	VCVTDQ2PS    Z0, Z0
 	VBROADCASTSS c0+32(FP), Z24
@@ -3416,12 +3467,13 @@ four_group:
 	ADDQ         R11, SI
 	ADDQ         R11, SI
 	ADDQ         $0x40, DI
-	SUBQ         $0x04, R12
-	JMP          four
+	SUBQ         $0x04, R13
+	JMP          many
 
 one:
-	CMPQ   R12, $0x00
+	CMPQ   R13, $0x00
 	JE     done
+	MOVQ   SI, R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3430,9 +3482,11 @@ one:
 	XORQ   R8, R8
 
 one_group:
-	PREFETCHT0   4096(SI)
-	PREFETCHT0   4160(SI)
-	PREFETCHT0   4224(SI)
+	PREFETCHT0   6144(R12)
+	PREFETCHT0   6208(R12)
+	PREFETCHT0   6272(R12)
+	PREFETCHT0   6336(R12)
+	ADDQ         $0x00000100, R12
 	VPROLD       $0x02, 128(SI), Z20
 	VMOVDQU32    (SI), Z16
 	VPANDD       Z30, Z16, Z24
@@ -3561,7 +3615,7 @@ one_group:
 	VMOVUPS      Z3, (R8)(DI*4)
 	ADDQ         $0x40, SI
 	ADDQ         $0x10, DI
-	DECQ         R12
+	DECQ         R13
 	JMP          one
 
 done:
@@ -3580,11 +3634,12 @@ TEXT ·estimate4x1AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVL         $0x0f0f0f0f, DI
 	VPBROADCASTD DI, Z30
 	LEAQ         64(BX), R8
-	MOVQ         n+56(FP), R9
+	MOVQ         n+56(FP), R10
 
-four:
-	CMPQ   R9, $0x04
+many:
+	CMPQ   R10, $0x04
 	JLT    one
+	MOVQ   CX, R9
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3592,23 +3647,25 @@ four:
 	LEAQ   (CX)(R8*1), DI
 	XORQ   BX, BX
 
-four_group:
-	PREFETCHT0   4096(CX)
-	PREFETCHT0   4160(CX)
-	PREFETCHT0   4224(CX)
-	PREFETCHT0   4288(CX)
-	PREFETCHT0   4096(DI)
-	PREFETCHT0   4160(DI)
-	PREFETCHT0   4224(DI)
-	PREFETCHT0   4288(DI)
-	PREFETCHT0   4096(CX)(R8*2)
-	PREFETCHT0   4160(CX)(R8*2)
-	PREFETCHT0   4224(CX)(R8*2)
-	PREFETCHT0   4288(CX)(R8*2)
-	PREFETCHT0   4096(DI)(R8*2)
-	PREFETCHT0   4160(DI)(R8*2)
-	PREFETCHT0   4224(DI)(R8*2)
-	PREFETCHT0   4288(DI)(R8*2)
+many_group:
+	PREFETCHT0   6144(R9)
+	PREFETCHT0   6208(R9)
+	PREFETCHT0   6272(R9)
+	PREFETCHT0   6336(R9)
+	PREFETCHT0   6400(R9)
+	PREFETCHT0   6464(R9)
+	PREFETCHT0   6528(R9)
+	PREFETCHT0   6592(R9)
+	PREFETCHT0   6656(R9)
+	PREFETCHT0   6720(R9)
+	PREFETCHT0   6784(R9)
+	PREFETCHT0   6848(R9)
+	PREFETCHT0   6912(R9)
+	PREFETCHT0   6976(R9)
+	PREFETCHT0   7040(R9)
+	PREFETCHT0   7104(R9)
+	PREFETCHT0   7168(R9)
+	ADDQ         $0x00000440, R9
 	VMOVDQU32    (CX), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (DI), Z17
@@ -3717,7 +3774,7 @@ four_group:
 	ADDQ         $0x00000100, DI
 	ADDQ         $0x20, BX
 	CMPQ         BX, SI
-	JLT          four_group
+	JLT          many_group
 	VMOVUPS      (CX), Z16
 	VCVTDQ2PS    Z0, Z0
 	VBROADCASTSS c0+32(FP), Z24
@@ -3751,21 +3808,24 @@ four_group:
 	ADDQ         R8, CX
 	ADDQ         R8, CX
 	ADDQ         $0x40, DX
-	SUBQ         $0x04, R9
-	JMP          four
+	SUBQ         $0x04, R10
+	JMP          many
 
 one:
-	CMPQ   R9, $0x00
+	CMPQ   R10, $0x00
 	JE     done
+	MOVQ   CX, R9
 	VPXORD Z0, Z0, Z0
 	LEAQ   (CX)(R8*1), DI
 	XORQ   BX, BX
 
 one_group:
-	PREFETCHT0   4096(CX)
-	PREFETCHT0   4160(CX)
-	PREFETCHT0   4224(CX)
-	PREFETCHT0   4288(CX)
+	PREFETCHT0   6144(R9)
+	PREFETCHT0   6208(R9)
+	PREFETCHT0   6272(R9)
+	PREFETCHT0   6336(R9)
+	PREFETCHT0   6400(R9)
+	ADDQ         $0x00000140, R9
 	VMOVDQU32    (CX), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(BX*1), Z28
@@ -3812,7 +3872,7 @@ one_group:
 	VMOVUPS      Z0, (BX)(DX*4)
 	ADDQ         $0x40, CX
 	ADDQ         $0x10, DX
-	DECQ         R9
+	DECQ         R10
 	JMP          one
 
 done:
@@ -3832,11 +3892,12 @@ TEXT ·estimate4x2AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVL         $0x0f0f0f0f, R8
 	VPBROADCASTD R8, Z30
 	LEAQ         64(SI), R9
-	MOVQ         n+56(FP), R10
+	MOVQ         n+56(FP), R11
 
-four:
-	CMPQ   R10, $0x04
+many:
+	CMPQ   R11, $0x04
 	JLT    one
+	MOVQ   DX, R10
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3848,23 +3909,25 @@ four:
 	LEAQ   (DX)(R9*1), R8
 	XORQ   SI, SI
 
-four_group:
-	PREFETCHT0   4096(DX)
-	PREFETCHT0   4160(DX)
-	PREFETCHT0   4224(DX)
-	PREFETCHT0   4288(DX)
-	PREFETCHT0   4096(R8)
-	PREFETCHT0   4160(R8)
-	PREFETCHT0   4224(R8)
-	PREFETCHT0   4288(R8)
-	PREFETCHT0   4096(DX)(R9*2)
-	PREFETCHT0   4160(DX)(R9*2)
-	PREFETCHT0   4224(DX)(R9*2)
-	PREFETCHT0   4288(DX)(R9*2)
-	PREFETCHT0   4096(R8)(R9*2)
-	PREFETCHT0   4160(R8)(R9*2)
-	PREFETCHT0   4224(R8)(R9*2)
-	PREFETCHT0   4288(R8)(R9*2)
+many_group:
+	PREFETCHT0   6144(R10)
+	PREFETCHT0   6208(R10)
+	PREFETCHT0   6272(R10)
+	PREFETCHT0   6336(R10)
+	PREFETCHT0   6400(R10)
+	PREFETCHT0   6464(R10)
+	PREFETCHT0   6528(R10)
+	PREFETCHT0   6592(R10)
+	PREFETCHT0   6656(R10)
+	PREFETCHT0   6720(R10)
+	PREFETCHT0   6784(R10)
+	PREFETCHT0   6848(R10)
+	PREFETCHT0   6912(R10)
+	PREFETCHT0   6976(R10)
+	PREFETCHT0   7040(R10)
+	PREFETCHT0   7104(R10)
+	PREFETCHT0   7168(R10)
+	ADDQ         $0x00000440, R10
 	VMOVDQU32    (DX), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (R8), Z17
@@ -4013,7 +4076,7 @@ four_group:
 	ADDQ         $0x00000100, R8
 	ADDQ         $0x20, SI
 	CMPQ         SI, DI
-	JLT          four_group
+	JLT          many_group
 	VMOVUPS      (DX), Z16
 	VCVTDQ2PS    Z0, Z0
 	VBROADCASTSS c0+32(FP), Z24
@@ -4071,22 +4134,25 @@ four_group:
 	ADDQ         R9, DX
 	ADDQ         R9, DX
 	ADDQ         $0x40, BX
-	SUBQ         $0x04, R10
-	JMP          four
+	SUBQ         $0x04, R11
+	JMP          many
 
 one:
-	CMPQ   R10, $0x00
+	CMPQ   R11, $0x00
 	JE     done
+	MOVQ   DX, R10
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	LEAQ   (DX)(R9*1), R8
 	XORQ   SI, SI
 
 one_group:
-	PREFETCHT0   4096(DX)
-	PREFETCHT0   4160(DX)
-	PREFETCHT0   4224(DX)
-	PREFETCHT0   4288(DX)
+	PREFETCHT0   6144(R10)
+	PREFETCHT0   6208(R10)
+	PREFETCHT0   6272(R10)
+	PREFETCHT0   6336(R10)
+	PREFETCHT0   6400(R10)
+	ADDQ         $0x00000140, R10
 	VMOVDQU32    (DX), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(SI*1), Z28
@@ -4155,7 +4221,7 @@ one_group:
 	VMOVUPS      Z1, (SI)(BX*4)
 	ADDQ         $0x40, DX
 	ADDQ         $0x10, BX
-	DECQ         R10
+	DECQ         R11
 	JMP          one
 
 done:
@@ -4177,11 +4243,12 @@ TEXT ·estimate4x4AVX512VNNI(SB), NOSPLIT, $0-104
 	MOVL         $0x0f0f0f0f, R10
 	VPBROADCASTD R10, Z30
 	LEAQ         64(R8), R11
-	MOVQ         n+56(FP), R12
+	MOVQ         n+56(FP), R13
 
-four:
-	CMPQ   R12, $0x04
+many:
+	CMPQ   R13, $0x04
 	JLT    one
+	MOVQ   SI, R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4201,23 +4268,25 @@ four:
 	LEAQ   (SI)(R11*1), R10
 	XORQ   R8, R8
 
-four_group:
-	PREFETCHT0   4096(SI)
-	PREFETCHT0   4160(SI)
-	PREFETCHT0   4224(SI)
-	PREFETCHT0   4288(SI)
-	PREFETCHT0   4096(R10)
-	PREFETCHT0   4160(R10)
-	PREFETCHT0   4224(R10)
-	PREFETCHT0   4288(R10)
-	PREFETCHT0   4096(SI)(R11*2)
-	PREFETCHT0   4160(SI)(R11*2)
-	PREFETCHT0   4224(SI)(R11*2)
-	PREFETCHT0   4288(SI)(R11*2)
-	PREFETCHT0   4096(R10)(R11*2)
-	PREFETCHT0   4160(R10)(R11*2)
-	PREFETCHT0   4224(R10)(R11*2)
-	PREFETCHT0   4288(R10)(R11*2)
+many_group:
+	PREFETCHT0   6144(R12)
+	PREFETCHT0   6208(R12)
+	PREFETCHT0   6272(R12)
+	PREFETCHT0   6336(R12)
+	PREFETCHT0   6400(R12)
+	PREFETCHT0   6464(R12)
+	PREFETCHT0   6528(R12)
+	PREFETCHT0   6592(R12)
+	PREFETCHT0   6656(R12)
+	PREFETCHT0   6720(R12)
+	PREFETCHT0   6784(R12)
+	PREFETCHT0   6848(R12)
+	PREFETCHT0   6912(R12)
+	PREFETCHT0   6976(R12)
+	PREFETCHT0   7040(R12)
+	PREFETCHT0   7104(R12)
+	PREFETCHT0   7168(R12)
+	ADDQ         $0x00000440, R12
 	VMOVDQU32    (SI), Z16
 	VPANDD       Z30, Z16, Z24
 	VMOVDQU32    (R10), Z17
@@ -4446,7 +4515,7 @@ four_group:
 	ADDQ         $0x00000100, R10
 	ADDQ         $0x20, R8
 	CMPQ         R8, R9
-	JLT          four_group
+	JLT          many_group
 	VMOVUPS      (SI), Z16
 	VCVTDQ2PS    Z0, Z0
 	VBROADCASTSS c0+32(FP), Z24
@@ -4552,12 +4621,13 @@ four_group:
 	ADDQ         R11, SI
 	ADDQ         R11, SI
 	ADDQ         $0x40, DI
-	SUBQ         $0x04, R12
-	JMP          four
+	SUBQ         $0x04, R13
+	JMP          many
 
 one:
-	CMPQ   R12, $0x00
+	CMPQ   R13, $0x00
 	JE     done
+	MOVQ   SI, R12
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -4566,10 +4636,12 @@ one:
 	XORQ   R8, R8
 
 one_group:
-	PREFETCHT0   4096(SI)
-	PREFETCHT0   4160(SI)
-	PREFETCHT0   4224(SI)
-	PREFETCHT0   4288(SI)
+	PREFETCHT0   6144(R12)
+	PREFETCHT0   6208(R12)
+	PREFETCHT0   6272(R12)
+	PREFETCHT0   6336(R12)
+	PREFETCHT0   6400(R12)
+	ADDQ         $0x00000140, R12
 	VMOVDQU32    (SI), Z16
 	VPANDD       Z30, Z16, Z24
 	VPBROADCASTD (AX)(R8*1), Z28
@@ -4682,7 +4754,7 @@ one_group:
 	VMOVUPS      Z3, (R8)(DI*4)
 	ADDQ         $0x40, SI
 	ADDQ         $0x10, DI
-	DECQ         R12
+	DECQ         R13
 	JMP          one
 
 done:

@@ -189,3 +189,43 @@ func BenchmarkTwoStage(b *testing.B) {
 		}
 	}
 }
+
+// The share of the 100 best of 131072 keys that is among the best-estimated
+// R of them, for 16 queries: no time, but what a time is worth.
+func BenchmarkCodesRecall(b *testing.B) {
+	const n, k, queries = 1 << 17, 100, 16
+	for _, dim := range []int{64, 128} {
+		for _, hard := range []bool{false, true} {
+			keys, qs := synthetic(2, n, dim, queries, hard)
+			best := bestOf(keys, qs, k)
+			for bits := 1; bits <= 4; bits++ {
+				c := NewCoder(NewRotation(dim, 1), bits, keys)
+				codes := c.Over(make([]byte, c.Bytes(n)), 0)
+				codes.Append(keys, 0, n)
+				b.Run(fmt.Sprintf("dim%d/hard=%v/bits%d", dim, hard, bits), func(b *testing.B) {
+					out := outputs(queries, n)
+					for b.Loop() {
+						var s CodeQueries
+						for j := 0; j < queries; j += MaxQueries {
+							s.Set(c, qs[j:j+MaxQueries])
+							codes.Estimate(&s, 0, n, out[j:])
+						}
+					}
+					for _, percent := range []float64{0.5, 1, 2, 3, 5} {
+						found := 0
+						for j := range qs {
+							least := kthLargest(out[j], int(n*percent/100), 0)
+							for _, id := range best[j] {
+								if out[j][id] >= least {
+									found++
+								}
+							}
+						}
+						b.ReportMetric(float64(found)/queries/k, fmt.Sprintf("%g%%", percent))
+					}
+					b.ReportMetric(0, "ns/op")
+				})
+			}
+		}
+	}
+}

@@ -31,8 +31,8 @@ type codeOps struct {
 	// to ids, in order, and returns their number. values may be x and ids may hold
 	// room for no more than n; lists of n elements take no more room.
 	takeAtLeast func(x *float32, n int, first uint32, least float32, ids *uint32, values *float32) int
-	// sumExp returns the sum of exp(scale*x + shift) over the elements of x
-	// that are below limit; NaN is not.
+	// sumExp returns the sum of exp(scale*x + shift), each within 1e-4 of its value (and
+	// about 1e-38 where that is less), over the elements of x that are below limit; NaN is not.
 	sumExp func(x *float32, n int, limit, scale, shift float32) float32
 }
 

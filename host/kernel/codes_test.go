@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"slices"
@@ -213,7 +212,7 @@ func TestEstimateError(t *testing.T) {
 				var squares, slope, norm float64
 				for j, q := range qs {
 					qq, _ := dot64(q, widened64(q))
-					scale, offset := s.Logit(j)
+					scale, offset := s.Unit(j)
 					for i, k := range exact {
 						var want, kk float64
 						for d, v := range k {
@@ -286,7 +285,7 @@ func TestCodesNotFinite(t *testing.T) {
 			if out[0][30] != 0 {
 				t.Errorf("%d bits: the mean has the estimate %v", bits, out[0][30])
 			}
-			if scale, offset := s.Logit(2); scale == scale || offset == offset {
+			if scale, offset := s.Unit(2); scale == scale || offset == offset {
 				t.Errorf("%d bits: a query with a NaN has logits %v * e + %v", bits, scale, offset)
 			}
 			least := []float32{-inf, -inf, -inf}
@@ -408,7 +407,7 @@ func checkScan(t *testing.T, codes *Codes, qs [][]float32, lo, hi int, share flo
 	for j := range nq {
 		var want Candidates
 		var mass float64
-		a, b := s.Logit(j)
+		a, b := s.Unit(j)
 		for i, e := range all[j] {
 			if e >= least[j] {
 				want.IDs, want.Estimates = append(want.IDs, uint32(first+lo+i)), append(want.Estimates, e)
@@ -456,7 +455,7 @@ func TestAtLeast(t *testing.T) {
 			if got := o.countAtLeast(&g[0], n, least); got != len(ids) {
 				t.Fatalf("%d of %d are at least %v, counted %d", len(ids), n, least, got)
 			}
-			if got := float64(o.sumExp(&g[0], n, least, 0.5, -1)); math.Abs(got-sum) > 1e-5*sum && got != sum {
+			if got := float64(o.sumExp(&g[0], n, least, 0.5, -1)); !(math.Abs(got-sum) <= 1e-4*sum+1e-30) && !(math.IsInf(sum, 1) && got > 1e30) {
 				t.Fatalf("n=%d below %v: sum of exp %v, want %v", n, least, got, sum)
 			}
 			outIDs, out := guarded(t, make([]uint32, n)), guarded(t, make([]float32, n))
@@ -554,5 +553,3 @@ func FuzzScan(f *testing.F) {
 		}
 	})
 }
-
-var _ = fmt.Sprint

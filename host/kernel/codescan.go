@@ -6,8 +6,9 @@ import (
 )
 
 // CodeQueries are 1 to [MaxQueries] queries made ready for reading codes:
-// rotated as the keys are and rounded to eight bits. They hold scratch memory and serve one
-// goroutine at a time; Set prepares them anew without allocating.
+// rotated as the keys are and rounded to eight bits. They hold scratch memory
+// and serve one goroutine at a time; the zero value is ready for Set, which
+// allocates the first time only.
 type CodeQueries struct {
 	coder *Coder
 	n     int
@@ -76,9 +77,10 @@ func (s *CodeQueries) Set(c *Coder, qs [][]float32) {
 // Len returns the number of queries.
 func (s *CodeQueries) Len() int { return s.n }
 
-// Logit turns an estimate e of query j into one of q.k: scale*e + offset.
-// The scale is not negative, so estimates are in the order of inner products.
-func (s *CodeQueries) Logit(j int) (scale, offset float32) {
+// Unit returns what turns an estimate e of query j into one of q.k: scale*e +
+// offset. The scale is not negative, so that estimates are in the order of
+// inner products.
+func (s *CodeQueries) Unit(j int) (scale, offset float32) {
 	return s.list[j].scale, s.list[j].offset
 }
 
@@ -122,8 +124,9 @@ func (c *Codes) each(s *CodeQueries, lo, hi int, f func(lo, n, at int) bool) {
 }
 
 // Estimate writes estimates of the inner products of the queries with keys
-// [lo, hi) to out[j][i-lo], in the unit that [CodeQueries.Logit] gives; NaN for keys
-// that have none. It panics when the range is not within the keys.
+// [lo, hi) to out[j][i-lo], in the unit that [CodeQueries.Unit] gives; NaN for
+// keys that have none. It panics when the range is not within the keys. All
+// levels give the same bits.
 func (c *Codes) Estimate(s *CodeQueries, lo, hi int, out [][]float32) {
 	start := lo
 	c.each(s, lo, hi, func(lo, n, at int) bool {
@@ -134,22 +137,23 @@ func (c *Codes) Estimate(s *CodeQueries, lo, hi int, out [][]float32) {
 	})
 }
 
-// Candidates are keys whose estimates reached a threshold, in the order of
-// their ids: IDs and Estimates have one length, and their capacities (at
-// least [CandidateRoom] more than is to be kept) bound what a scan adds.
+// Candidates are keys whose estimates reached a threshold, by increasing id.
+// IDs and Estimates have one length; their capacities bound what a scan adds.
 type Candidates struct {
 	IDs       []uint32
 	Estimates []float32
 }
 
 // Scan appends the keys in [lo, hi) whose estimates are at least least[j] to
-// into[j], with first added to their ids; keys without an estimate never are. It stops
-// before keys for which some list might lack room, and returns the key where
-// to go on: hi when all is done, lo when a list has no room for a block of 16.
+// into[j], with first added to their ids. Keys without an estimate are never
+// among them. It stops at a multiple of 16 before keys for which some list
+// might lack room, and returns the key where to go on: hi when all is done, lo
+// when a list has room for fewer than 16.
 //
-// When rest is not nil, the keys scanned that were not taken add exp(scale *
-// q.k) to the state rest[j] (Max and Sum; Acc stays empty), q.k being estimated: the attention mass that
-// the candidates leave out.
+// When rest is not nil, the keys scanned and not taken add exp(scale * q.k),
+// q.k as estimated, to the state rest[j] (Max and Sum; Acc is empty): the
+// attention mass that the candidates leave out, within 1e-4 of the estimates'.
+// scale is not negative.
 func (c *Codes) Scan(s *CodeQueries, lo, hi int, first uint32, least []float32, into []Candidates, rest []Partial, scale float32) int {
 	o := coding()
 	next := lo
@@ -187,7 +191,7 @@ func (c *Codes) Scan(s *CodeQueries, lo, hi int, first uint32, least []float32, 
 // addEstimates adds the mass of the estimates x of query j that are below
 // limit.
 func (p *Partial) addEstimates(s *CodeQueries, j int, x []float32, limit, scale float32) {
-	a, b := s.Logit(j)
+	a, b := s.Unit(j)
 	p.addBelow(x, limit, scale*a, scale*b)
 }
 

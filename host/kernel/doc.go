@@ -8,7 +8,8 @@
 // [AttendCausal], [KNN]) go in tiles of results that stay in registers, over
 // operands that are packed once for all of them. Arithmetic is f32 whatever
 // the rows are stored in (bf16, f16 or f32): rows are widened, queries are
-// never rounded, but by [KNNRounded].
+// never rounded, but by [KNNRounded] and where codes of keys are read to choose
+// candidates ([Codes], [TwoStage]).
 //
 // One level of forms is chosen when the program starts: generic, avx2, avx512,
 // avx512vnni or, on arm64, neon or neondot ([Level]; [LevelEnv] overrides).

@@ -5,12 +5,13 @@ import (
 	"math/rand/v2"
 )
 
-// synthetic returns n keys (bf16) and queries that look like those of an attention
-// head: keys in clusters of very different sizes around a common offset,
-// with a spectrum that falls off and one key in a hundred 2.5 times as far from it;
-// queries out of the keys' distribution, with a mean and a covariance of
-// their own, drawn to two to four clusters. Hard queries are mostly noise to
-// the keys, so that the best ones come from everywhere and lie close together.
+// synthetic returns n bf16 keys and queries like those of an attention head:
+// keys in 512 clusters of very different sizes around a common offset, with a
+// spectrum that falls off, one key in a hundred 2.5 times as far from the
+// offset; queries out of the keys' distribution, with a mean and a covariance
+// of their own, drawn to two to four clusters. Hard queries are drawn half as
+// much and have twice the noise, so that their best keys come from everywhere
+// and lie close together.
 func synthetic(seed uint64, n, dim, queries int, hard bool) (Rows, [][]float32) {
 	r := rand.New(rand.NewPCG(seed, 77))
 	const clusters = 512

@@ -6,8 +6,8 @@ import (
 	"sort"
 )
 
-// CodedKeys is a stretch of one head's keys with their codes: row i of Keys is key i of
-// Codes. Keys [Lo, Hi) are to be searched; the id of key i is First + i.
+// CodedKeys is a stretch of one head's keys with their codes: row i of Keys is
+// key i of Codes. Keys [Lo, Hi) are to be searched; the id of key i is First+i.
 type CodedKeys struct {
 	Codes  *Codes
 	Keys   Rows
@@ -16,8 +16,8 @@ type CodedKeys struct {
 }
 
 // TwoStage finds the keys of largest inner product with a query in two
-// stages: a scan of all codes names candidates, and inner products with the
-// stored keys, in full precision, choose among them. It holds scratch memory that
+// stages: a scan of all codes names candidates, and inner products of the f32
+// query with the stored keys choose among them. It holds scratch memory that
 // grows to what a search needs, and serves one goroutine at a time; the zero
 // value is ready.
 type TwoStage struct {
@@ -27,6 +27,7 @@ type TwoStage struct {
 	least   [MaxQueries]float32
 	scores  []float32
 	index   []uint32
+	run     [1]uint32
 	row     []float32 // scratch of a dimension
 }
 
@@ -126,17 +127,18 @@ func (c *Candidates) addAll(parts []CodedKeys) {
 	}
 }
 
-// The sample that a threshold is taken from has about sampleWanted keys
-// above it, so that the number of candidates comes out within some 15 % of what is
-// wanted, but at least leastSample and at most mostSample keys in all.
+// The sample that a threshold is taken from has leastSample to mostSample keys,
+// so many that about sampleWanted are above it: then the number of candidates
+// mostly comes out within a fifth of what is wanted.
 const (
-	sampleWanted = 48
+	sampleWanted = 32
 	leastSample  = 2048
 	mostSample   = 1 << 14
+	runKeys      = 4 * blockKeys // that lie together
 )
 
-// chooseThresholds estimates keys in evenly spaced blocks and sets each
-// query's threshold so that about want of the n keys reach it.
+// chooseThresholds estimates keys in evenly spaced runs and sets each query's
+// threshold so that about want of the n keys reach it.
 func (t *TwoStage) chooseThresholds(parts []CodedKeys, n, want int) {
 	keys := min(max(sampleWanted*(n/want), leastSample), mostSample, n)
 	step := max(1, n/keys)
@@ -145,12 +147,12 @@ func (t *TwoStage) chooseThresholds(parts []CodedKeys, n, want int) {
 	for j := range s.n {
 		t.sample[j] = t.sample[j][:0]
 	}
-	block := 0
+	skip := 0 // runs before the next one
 	for _, p := range parts {
-		first, last := p.Lo/blockKeys, (p.Hi+blockKeys-1)/blockKeys
-		for ; block < last-first; block += step {
-			lo := (first + block) * blockKeys
-			p.Codes.each(s, max(lo, p.Lo), min(lo+blockKeys, p.Hi), func(lo, n, at int) bool {
+		run, end := p.Lo/runKeys+skip, (p.Hi+runKeys-1)/runKeys
+		for ; run < end; run += step {
+			t.prefetchRun(p.Codes, run+step)
+			p.Codes.each(s, max(run*runKeys, p.Lo), min((run+1)*runKeys, p.Hi), func(lo, n, at int) bool {
 				for j := range s.n {
 					t.sample[j] = append(t.sample[j], s.chunk[j][at:at+n]...)
 				}
@@ -158,7 +160,7 @@ func (t *TwoStage) chooseThresholds(parts []CodedKeys, n, want int) {
 				return true
 			})
 		}
-		block -= last - first
+		skip = run - end
 	}
 	for j := range s.n {
 		w := max(1, want*m/n)
@@ -166,8 +168,17 @@ func (t *TwoStage) chooseThresholds(parts []CodedKeys, n, want int) {
 	}
 }
 
-// scan collects candidates over all parts; ids are places, counted over the
-// parts. A list that runs full keeps its best and goes on with a higher threshold.
+// prefetchRun asks for the codes of a run of keys, if there are that many.
+func (t *TwoStage) prefetchRun(c *Codes, run int) {
+	if active != nil && (run+1)*runKeys <= c.n {
+		t.run[0] = uint32(run)
+		active.prefetch(&c.mem[0], &t.run[0], 1, runKeys/blockKeys*c.coder.blockBytes())
+	}
+}
+
+// scan collects candidates over all parts; their ids are places, counted over
+// the parts. A list that runs full keeps its best and goes on with a higher
+// threshold.
 func (t *TwoStage) scan(parts []CodedKeys, want int, rest []Partial, scale float32) {
 	s := &t.queries
 	place := uint32(0)
@@ -218,9 +229,8 @@ func (t *TwoStage) keepBest(j, want int, rest *Partial, scale float32) {
 	t.scores = dropped
 }
 
-// choose scores the candidates at the given places, in increasing order,
-// with the stored keys and leaves the k best in top, with ids for places. The
-// others add to rest.
+// choose scores the candidates at the given places, in increasing order, with
+// the stored keys and leaves the k best in top, by id. The others add to rest.
 func (t *TwoStage) choose(q []float32, parts []CodedKeys, places []uint32, k int, top *TopK, rest *Partial, scale float32) {
 	if cap(t.scores) < len(places) {
 		t.scores = make([]float32, len(places))
@@ -264,8 +274,9 @@ func (t *TwoStage) choose(q []float32, parts []CodedKeys, places []uint32, k int
 	}
 }
 
-// kthLargest returns the largest threshold that k to k+slack of the numbers
-// in x reach (more where equal ones straddle it): +Inf for k = 0, -Inf when there are fewer than k.
+// kthLargest returns a threshold that k to k+slack of the numbers in x reach,
+// more only where equal ones stand k-th: +Inf for k = 0, -Inf when there are
+// fewer than k.
 func kthLargest(x []float32, k, slack int) float32 {
 	if k == 0 {
 		return float32(math.Inf(1))

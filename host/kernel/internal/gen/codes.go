@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 
 	. "github.com/mmcloughlin/avo/build"
 	. "github.com/mmcloughlin/avo/operand"
@@ -25,6 +26,16 @@ func (l *level) codes() {
 	}
 	if l.vnni {
 		return // the others are those of AVX-512
+	}
+	for _, c := range []struct {
+		name  string
+		value float32
+	}{
+		{"e1", math.Ln2}, {"e2", math.Ln2 * math.Ln2 / 2}, {"e3", math.Ln2 * math.Ln2 * math.Ln2 / 6},
+		{"e4", math.Ln2 * math.Ln2 * math.Ln2 * math.Ln2 / 24}, {"leastpower", -126}, {"mostpower", 127},
+	} {
+		l.f32s[c.name] = GLOBL(c.name, RODATA|NOPTR)
+		DATA(0, bits(c.value))
 	}
 	l.hadamard()
 	l.gridSums()
@@ -223,8 +234,10 @@ func (l *level) fill(pattern uint32, v int) {
 	VPBROADCASTD(xmm[v], ymm[v])
 }
 
-// codesAhead is how many bytes before their use words are asked for.
-const codesAhead = 4096
+// codesAhead is how many bytes before their use words are asked for. Lines are
+// asked for in the order in which they lie: blocks read side by side would
+// hide from the processor's own prefetching that all are wanted.
+const codesAhead = 6144
 
 const each4 = 0x01010101 // a byte of it in each byte of a lane
 
@@ -298,9 +311,12 @@ func (e *estimator) dotProducts() {
 		e.fill(each4*4, mask4)
 	}
 	e.second = GP64()
+	const side = 4 // blocks
 	size, p := GP64(), GP64()
 	LEAQ(Mem{Base: e.span, Disp: wordBytes}, size)
+	ahead := GP64()
 	inner := func(blocks int, label string) {
+		MOVQ(e.base, ahead)
 		block := func(b, word int) Mem {
 			m := Mem{Base: e.base, Disp: word * wordBytes}
 			if b%2 == 1 {
@@ -317,11 +333,12 @@ func (e *estimator) dotProducts() {
 		LEAQ(Mem{Base: e.base, Index: size, Scale: 1}, e.second)
 		XORQ(e.k, e.k)
 		Label(label + "_group")
-		for b := range blocks {
-			for w := range e.bits {
-				PREFETCHT0(block(b, w).Offset(codesAhead))
-			}
+		// A quarter of a scale's line with each group: right at dimension 128.
+		lines := blocks*e.bits + (blocks+3)/4
+		for w := range lines {
+			PREFETCHT0(Mem{Base: ahead, Disp: codesAhead + wordBytes*w})
 		}
+		ADDQ(U32(wordBytes*lines), ahead)
 		plane := e.plane()
 		if e.bits == 3 {
 			for b := range blocks {
@@ -372,12 +389,12 @@ func (e *estimator) dotProducts() {
 		ADDQ(U8(blocks*blockKeys), e.at)
 	}
 	n := load("n")
-	Label("four")
-	CMPQ(n, U8(4))
+	Label("many")
+	CMPQ(n, U8(side))
 	JLT(LabelRef("one"))
-	inner(4, "four")
-	SUBQ(U8(4), n)
-	JMP(LabelRef("four"))
+	inner(side, "many")
+	SUBQ(U8(side), n)
+	JMP(LabelRef("many"))
 	Label("one")
 	CMPQ(n, U8(0))
 	JE(LabelRef("done"))
@@ -637,37 +654,64 @@ func (l *level) compress(x, ids, values, count GPVirtual) {
 	Label("done")
 }
 
+// sumExp needs no exact exponentials, for what it sums are estimates: a
+// polynomial of degree 4 is within 5e-5.
 func (l *level) sumExp() {
 	begin("sumExp"+l.name, "(x *float32, n int, limit, scale, shift float32) float32",
-		"returns the sum of exp(scale*x + shift) over those of the n elements of x that are below limit; a NaN is not.")
-	const scale, limit, sum, below = 11, 13, 14, 0x11 // less than, ordered, quiet
+		"returns the sum of exp(scale*x + shift), each within 1e-4 of its value, over those of the n elements of x that are below limit; a NaN is not.")
+	const limit, scale, shift, sum, below, nearest = 4, 5, 6, 7, 0x11, 8 // less than, ordered, quiet; no exceptions
 	x := load("x")
-	exp := exponential{l}
-	exp.setup()
+	l.broadcast("log2e", 0)
 	VBROADCASTSS(mem("scale"), l.v(scale))
-	VBROADCASTSS(mem("shift"), l.v(12))
+	VMULPS(l.v(0), l.v(scale), l.v(scale))
+	VBROADCASTSS(mem("shift"), l.v(shift))
+	VMULPS(l.v(0), l.v(shift), l.v(shift))
 	VBROADCASTSS(mem("limit"), l.v(limit))
+	coefficients := []string{"e4", "e3", "e2", "e1", "one"}
+	for i, c := range coefficients {
+		l.broadcast(c, 8+i)
+	}
+	l.broadcast("leastpower", 13)
+	l.broadcast("mostpower", 14)
 	l.zero(sum)
 	l.each(l.lanes, func(e elements) {
 		e.read(x, l.v(0))
-		VFMADD213PS(l.v(12), l.v(scale), l.v(0))
-		exp.step()
-		e.read(x, l.v(1))
-		if !l.wide() {
-			VCMPPS(U8(below), l.v(limit), l.v(1), l.v(1))
+		if e.wide() {
 			if e.tail {
-				VANDPS(ymm[mask], l.v(1), l.v(1))
+				VCMPPS(U8(below), l.v(limit), l.v(0), K1, K2)
+			} else {
+				VCMPPS(U8(below), l.v(limit), l.v(0), K2)
 			}
-			VANDPS(l.v(1), l.v(0), l.v(0))
-			VADDPS(l.v(0), l.v(sum), l.v(sum))
+		} else {
+			VCMPPS(U8(below), l.v(limit), l.v(0), l.v(3))
+			if e.tail {
+				VANDPS(ymm[mask], l.v(3), l.v(3))
+			}
+		}
+		// 2 to the power t = n + r
+		VFMADD213PS(l.v(shift), l.v(scale), l.v(0))
+		VMAXPS(l.v(0), l.v(13), l.v(0)) // a NaN stays
+		VMINPS(l.v(0), l.v(14), l.v(0))
+		if e.wide() {
+			VRNDSCALEPS(U8(nearest), l.v(0), l.v(1))
+		} else {
+			VROUNDPS(U8(nearest), l.v(0), l.v(1))
+		}
+		VSUBPS(l.v(1), l.v(0), l.v(0))
+		VMOVAPS(l.v(8), l.v(2))
+		for i := range coefficients[1:] {
+			VFMADD213PS(l.v(9+i), l.v(0), l.v(2))
+		}
+		if e.wide() {
+			VSCALEFPS(l.v(1), l.v(2), l.v(2))
+			VADDPS(l.v(2), l.v(sum), K2, l.v(sum))
 			return
 		}
-		if e.tail {
-			VCMPPS(U8(below), l.v(limit), l.v(1), K1, K3)
-		} else {
-			VCMPPS(U8(below), l.v(limit), l.v(1), K3)
-		}
-		VADDPS(l.v(0), l.v(sum), K3, l.v(sum))
+		VCVTPS2DQ(l.v(1), l.v(1))
+		VPSLLD(U8(23), l.v(1), l.v(1))
+		VPADDD(l.v(1), l.v(2), l.v(2)) // to the exponent
+		VANDPS(l.v(3), l.v(2), l.v(2))
+		VADDPS(l.v(2), l.v(sum), l.v(sum))
 	})
 	VMOVAPS(l.v(sum), l.v(0))
 	l.across(VADDPS)
