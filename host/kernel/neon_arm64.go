@@ -290,5 +290,5 @@ func countAtLeastNEON(x *float32, n int, least float32) int
 // takeAtLeastNEON writes those of the n elements of x that are not below least to values and first plus their index to ids, in order, and returns their number; a NaN is below. values may be x.
 func takeAtLeastNEON(x *float32, n int, first uint32, least float32, ids *uint32, values *float32) int
 
-// sumExpNEON returns the sum of exp(scale*x + shift) over the n elements of x that are below limit; a NaN is not.
+// sumExpNEON returns the sum of exp(scale*x + shift), each within 1e-4 of its value, over those of the n elements of x that are below limit; a NaN is not.
 func sumExpNEON(x *float32, n int, limit float32, scale float32, shift float32) float32

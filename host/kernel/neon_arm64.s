@@ -10,13 +10,20 @@ DATA constants<>+16(SB)/4, $0x3c088889
 DATA constants<>+20(SB)/4, $0x3ab60b61
 DATA constants<>+24(SB)/4, $0x00000000
 DATA constants<>+28(SB)/4, $0x00000000
-DATA constants<>+32(SB)/4, $0xc2ae999a
-DATA constants<>+36(SB)/4, $0x42b20000
-DATA constants<>+40(SB)/4, $0x3f800000
-DATA constants<>+44(SB)/4, $0x3f000000
-DATA constants<>+48(SB)/4, $0x3d2aaaab
-DATA constants<>+52(SB)/4, $0xff800000
-GLOBL constants<>(SB), RODATA|NOPTR, $56
+DATA constants<>+32(SB)/4, $0x3f317218
+DATA constants<>+36(SB)/4, $0x3d635847
+DATA constants<>+40(SB)/4, $0x3c1d955b
+DATA constants<>+44(SB)/4, $0x00000000
+DATA constants<>+48(SB)/4, $0xc2ae999a
+DATA constants<>+52(SB)/4, $0x42b20000
+DATA constants<>+56(SB)/4, $0x3f800000
+DATA constants<>+60(SB)/4, $0x3f000000
+DATA constants<>+64(SB)/4, $0x3d2aaaab
+DATA constants<>+68(SB)/4, $0xff800000
+DATA constants<>+72(SB)/4, $0x3e75fdf0
+DATA constants<>+76(SB)/4, $0xc2fc0000
+DATA constants<>+80(SB)/4, $0x42fe0000
+GLOBL constants<>(SB), RODATA|NOPTR, $84
 
 // func dots1F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 TEXT ·dots1F32NEON(SB), NOSPLIT, $0-96
@@ -7078,7 +7085,7 @@ after_singles:
 TEXT ·maxOfNEON(SB), NOSPLIT, $0-20
 	MOVD	x+0(FP), R0
 	MOVD	$constants<>(SB), R1
-	WORD	$0xbd403430 // ldr s16, [x1, #52]
+	WORD	$0xbd404430 // ldr s16, [x1, #68]
 	WORD	$0x4e040610 // dup v16.4s, v16.s[0]
 	MOVD	n+8(FP), R2
 	WORD	$0x4eb01e11 // mov v17.16b, v16.16b
@@ -7201,15 +7208,15 @@ TEXT ·expSumNEON(SB), NOSPLIT, $0-28
 	MOVD	$constants<>(SB), R3
 	WORD	$0x3dc00078 // ldr q24, [x3, #0]
 	WORD	$0x3dc00479 // ldr q25, [x3, #16]
-	WORD	$0xbd40207a // ldr s26, [x3, #32]
+	WORD	$0xbd40307a // ldr s26, [x3, #48]
 	WORD	$0x4e04075a // dup v26.4s, v26.s[0]
-	WORD	$0xbd40247b // ldr s27, [x3, #36]
+	WORD	$0xbd40347b // ldr s27, [x3, #52]
 	WORD	$0x4e04077b // dup v27.4s, v27.s[0]
-	WORD	$0xbd40287c // ldr s28, [x3, #40]
+	WORD	$0xbd40387c // ldr s28, [x3, #56]
 	WORD	$0x4e04079c // dup v28.4s, v28.s[0]
-	WORD	$0xbd402c7d // ldr s29, [x3, #44]
+	WORD	$0xbd403c7d // ldr s29, [x3, #60]
 	WORD	$0x4e0407bd // dup v29.4s, v29.s[0]
-	WORD	$0xbd40307e // ldr s30, [x3, #48]
+	WORD	$0xbd40407e // ldr s30, [x3, #64]
 	WORD	$0x4e0407de // dup v30.4s, v30.s[0]
 	WORD	$0x6f00e411 // movi v17.2d, #0
 	WORD	$0x6f00e412 // movi v18.2d, #0
@@ -7370,15 +7377,15 @@ TEXT ·siluGateNEON(SB), NOSPLIT, $0-24
 	MOVD	$constants<>(SB), R3
 	WORD	$0x3dc00078 // ldr q24, [x3, #0]
 	WORD	$0x3dc00479 // ldr q25, [x3, #16]
-	WORD	$0xbd40207a // ldr s26, [x3, #32]
+	WORD	$0xbd40307a // ldr s26, [x3, #48]
 	WORD	$0x4e04075a // dup v26.4s, v26.s[0]
-	WORD	$0xbd40247b // ldr s27, [x3, #36]
+	WORD	$0xbd40347b // ldr s27, [x3, #52]
 	WORD	$0x4e04077b // dup v27.4s, v27.s[0]
-	WORD	$0xbd40287c // ldr s28, [x3, #40]
+	WORD	$0xbd40387c // ldr s28, [x3, #56]
 	WORD	$0x4e04079c // dup v28.4s, v28.s[0]
-	WORD	$0xbd402c7d // ldr s29, [x3, #44]
+	WORD	$0xbd403c7d // ldr s29, [x3, #60]
 	WORD	$0x4e0407bd // dup v29.4s, v29.s[0]
-	WORD	$0xbd40307e // ldr s30, [x3, #48]
+	WORD	$0xbd40407e // ldr s30, [x3, #64]
 	WORD	$0x4e0407de // dup v30.4s, v30.s[0]
 	MOVD	n+16(FP), R4
 	SUBS	$8, R4, R4
@@ -12741,7 +12748,7 @@ most_after_singles:
 	WORD	$0x6e30fa10 // fmaxv s16, v16.4s
 	FMOVS	F16, most+24(FP)
 	MOVD	$constants<>(SB), R2
-	WORD	$0xbd403455 // ldr s21, [x2, #52]
+	WORD	$0xbd404455 // ldr s21, [x2, #68]
 	WORD	$0x4e0406b5 // dup v21.4s, v21.s[0]
 	WORD	$0x7e30e6b5 // fcmge s21, s21, s16
 	WORD	$0x1e2602a3 // fmov w3, s21
@@ -12757,15 +12764,15 @@ weights:
 	MOVD	$constants<>(SB), R5
 	WORD	$0x3dc000b8 // ldr q24, [x5, #0]
 	WORD	$0x3dc004b9 // ldr q25, [x5, #16]
-	WORD	$0xbd4020ba // ldr s26, [x5, #32]
+	WORD	$0xbd4030ba // ldr s26, [x5, #48]
 	WORD	$0x4e04075a // dup v26.4s, v26.s[0]
-	WORD	$0xbd4024bb // ldr s27, [x5, #36]
+	WORD	$0xbd4034bb // ldr s27, [x5, #52]
 	WORD	$0x4e04077b // dup v27.4s, v27.s[0]
-	WORD	$0xbd4028bc // ldr s28, [x5, #40]
+	WORD	$0xbd4038bc // ldr s28, [x5, #56]
 	WORD	$0x4e04079c // dup v28.4s, v28.s[0]
-	WORD	$0xbd402cbd // ldr s29, [x5, #44]
+	WORD	$0xbd403cbd // ldr s29, [x5, #60]
 	WORD	$0x4e0407bd // dup v29.4s, v29.s[0]
-	WORD	$0xbd4030be // ldr s30, [x5, #48]
+	WORD	$0xbd4040be // ldr s30, [x5, #64]
 	WORD	$0x4e0407de // dup v30.4s, v30.s[0]
 	WORD	$0x6f00e411 // movi v17.2d, #0
 	WORD	$0x6f00e412 // movi v18.2d, #0
@@ -21255,11 +21262,11 @@ TEXT ·gridSumsNEON(SB), NOSPLIT, $0-32
 	WORD	$0x4e0407ff // dup v31.4s, v31.s[0]
 	WORD	$0x6ea0fbfd // fneg v29.4s, v31.4s
 	MOVD	$constants<>(SB), R3
-	WORD	$0xbd40287e // ldr s30, [x3, #40]
+	WORD	$0xbd40387e // ldr s30, [x3, #56]
 	WORD	$0x4e0407de // dup v30.4s, v30.s[0]
 	WORD	$0x4ebed7fe // fsub v30.4s, v31.4s, v30.4s
 	MOVD	$constants<>(SB), R4
-	WORD	$0xbd402c9f // ldr s31, [x4, #44]
+	WORD	$0xbd403c9f // ldr s31, [x4, #60]
 	WORD	$0x4e0407ff // dup v31.4s, v31.s[0]
 	WORD	$0x6f00e40c // movi v12.2d, #0
 	WORD	$0x6f00e40d // movi v13.2d, #0
@@ -21357,7 +21364,7 @@ TEXT ·digitsNEON(SB), NOSPLIT, $0-32
 	WORD	$0x4e0407ff // dup v31.4s, v31.s[0]
 	WORD	$0x6ea0fbfd // fneg v29.4s, v31.4s
 	MOVD	$constants<>(SB), R3
-	WORD	$0xbd40287e // ldr s30, [x3, #40]
+	WORD	$0xbd40387e // ldr s30, [x3, #56]
 	WORD	$0x4e0407de // dup v30.4s, v30.s[0]
 	WORD	$0x4ebed7fe // fsub v30.4s, v31.4s, v30.4s
 
@@ -21556,93 +21563,71 @@ done:
 TEXT ·sumExpNEON(SB), NOSPLIT, $0-36
 	MOVD	x+0(FP), R0
 	MOVD	$constants<>(SB), R1
-	WORD	$0x3dc00038 // ldr q24, [x1, #0]
-	WORD	$0x3dc00439 // ldr q25, [x1, #16]
-	WORD	$0xbd40203a // ldr s26, [x1, #32]
-	WORD	$0x4e04075a // dup v26.4s, v26.s[0]
-	WORD	$0xbd40243b // ldr s27, [x1, #36]
-	WORD	$0x4e04077b // dup v27.4s, v27.s[0]
-	WORD	$0xbd40283c // ldr s28, [x1, #40]
-	WORD	$0x4e04079c // dup v28.4s, v28.s[0]
-	WORD	$0xbd402c3d // ldr s29, [x1, #44]
-	WORD	$0x4e0407bd // dup v29.4s, v29.s[0]
-	WORD	$0xbd40303e // ldr s30, [x1, #48]
-	WORD	$0x4e0407de // dup v30.4s, v30.s[0]
+	WORD	$0x3dc00037 // ldr q23, [x1, #0]
 	FMOVS	limit+16(FP), F16
 	WORD	$0x4e040610 // dup v16.4s, v16.s[0]
 	FMOVS	scale+20(FP), F17
 	WORD	$0x4e040631 // dup v17.4s, v17.s[0]
 	FMOVS	shift+24(FP), F18
 	WORD	$0x4e040652 // dup v18.4s, v18.s[0]
-	WORD	$0x6f00e413 // movi v19.2d, #0
-	WORD	$0x6f00e414 // movi v20.2d, #0
-	WORD	$0x6f00e415 // movi v21.2d, #0
+	WORD	$0x4f979231 // fmul v17.4s, v17.4s, v23.s[0]
+	WORD	$0x4f979252 // fmul v18.4s, v18.4s, v23.s[0]
+	WORD	$0xbd404c33 // ldr s19, [x1, #76]
+	WORD	$0x4e040673 // dup v19.4s, v19.s[0]
+	WORD	$0xbd405034 // ldr s20, [x1, #80]
+	WORD	$0x4e040694 // dup v20.4s, v20.s[0]
+	WORD	$0xbd403835 // ldr s21, [x1, #56]
+	WORD	$0x4e0406b5 // dup v21.4s, v21.s[0]
+	WORD	$0xbd404836 // ldr s22, [x1, #72]
+	WORD	$0x4e0406d6 // dup v22.4s, v22.s[0]
+	WORD	$0x3dc00837 // ldr q23, [x1, #32]
+	WORD	$0x6f00e418 // movi v24.2d, #0
+	WORD	$0x6f00e419 // movi v25.2d, #0
+	WORD	$0x6f00e41a // movi v26.2d, #0
 	MOVD	n+8(FP), R2
 	SUBS	$8, R2, R2
 	BLT	after_blocks
 
 blocks:
-	WORD	$0xacc13c0e // ldp q14, q15, [x0], #32
-	WORD	$0x6eaee60c // fcmgt v12.4s, v16.4s, v14.4s
+	WORD	$0xacc1340c // ldp q12, q13, [x0], #32
+	WORD	$0x6eace602 // fcmgt v2.4s, v16.4s, v12.4s
 	WORD	$0x4eb21e40 // mov v0.16b, v18.16b
-	WORD	$0x4e31cdc0 // fmla v0.4s, v14.4s, v17.4s
-	WORD	$0x6eafe60d // fcmgt v13.4s, v16.4s, v15.4s
+	WORD	$0x4e31cd80 // fmla v0.4s, v12.4s, v17.4s
+	WORD	$0x4e33f400 // fmax v0.4s, v0.4s, v19.4s
+	WORD	$0x4eb4f400 // fmin v0.4s, v0.4s, v20.4s
+	WORD	$0x4e218804 // frintn v4.4s, v0.4s
+	WORD	$0x4ea4d400 // fsub v0.4s, v0.4s, v4.4s
+	WORD	$0x6e20dc06 // fmul v6.4s, v0.4s, v0.4s
+	WORD	$0x4eb51ea8 // mov v8.16b, v21.16b
+	WORD	$0x4eb61eca // mov v10.16b, v22.16b
+	WORD	$0x4f971008 // fmla v8.4s, v0.4s, v23.s[0]
+	WORD	$0x4fb7100a // fmla v10.4s, v0.4s, v23.s[1]
+	WORD	$0x4f9718ca // fmla v10.4s, v6.4s, v23.s[2]
+	WORD	$0x4e26cd48 // fmla v8.4s, v10.4s, v6.4s
+	WORD	$0x4ea1b884 // fcvtzs v4.4s, v4.4s
+	WORD	$0x4f375484 // shl v4.4s, v4.4s, #23
+	WORD	$0x4ea48508 // add v8.4s, v8.4s, v4.4s
+	WORD	$0x4e221d08 // and v8.16b, v8.16b, v2.16b
+	WORD	$0x6eade603 // fcmgt v3.4s, v16.4s, v13.4s
 	WORD	$0x4eb21e41 // mov v1.16b, v18.16b
-	WORD	$0x4e31cde1 // fmla v1.4s, v15.4s, v17.4s
-	WORD	$0x6e20e74a // fcmge v10.4s, v26.4s, v0.4s
-	WORD	$0x6e21e74b // fcmge v11.4s, v26.4s, v1.4s
-	WORD	$0x4ebbf400 // fmin v0.4s, v0.4s, v27.4s
-	WORD	$0x4ebbf421 // fmin v1.4s, v1.4s, v27.4s
-	WORD	$0x4f989002 // fmul v2.4s, v0.4s, v24.s[0]
-	WORD	$0x4f989023 // fmul v3.4s, v1.4s, v24.s[0]
-	WORD	$0x4e218842 // frintn v2.4s, v2.4s
-	WORD	$0x4e218863 // frintn v3.4s, v3.4s
-	WORD	$0x4fb85040 // fmls v0.4s, v2.4s, v24.s[1]
-	WORD	$0x4fb85061 // fmls v1.4s, v3.4s, v24.s[1]
-	WORD	$0x4f985840 // fmls v0.4s, v2.4s, v24.s[2]
-	WORD	$0x4f985861 // fmls v1.4s, v3.4s, v24.s[2]
-	WORD	$0x6e20dc04 // fmul v4.4s, v0.4s, v0.4s
-	WORD	$0x6e21dc25 // fmul v5.4s, v1.4s, v1.4s
-	WORD	$0x4ebd1fa6 // mov v6.16b, v29.16b
-	WORD	$0x4ebd1fa7 // mov v7.16b, v29.16b
-	WORD	$0x4ebe1fc8 // mov v8.16b, v30.16b
-	WORD	$0x4ebe1fc9 // mov v9.16b, v30.16b
-	WORD	$0x4fb81806 // fmla v6.4s, v0.4s, v24.s[3]
-	WORD	$0x4fb81827 // fmla v7.4s, v1.4s, v24.s[3]
-	WORD	$0x4f991008 // fmla v8.4s, v0.4s, v25.s[0]
-	WORD	$0x4f991029 // fmla v9.4s, v1.4s, v25.s[0]
-	WORD	$0x4fb91088 // fmla v8.4s, v4.4s, v25.s[1]
-	WORD	$0x4fb910a9 // fmla v9.4s, v5.4s, v25.s[1]
-	WORD	$0x4e24cd06 // fmla v6.4s, v8.4s, v4.4s
-	WORD	$0x4e25cd27 // fmla v7.4s, v9.4s, v5.4s
-	WORD	$0x4e3cd400 // fadd v0.4s, v0.4s, v28.4s
-	WORD	$0x4e3cd421 // fadd v1.4s, v1.4s, v28.4s
-	WORD	$0x4e24ccc0 // fmla v0.4s, v6.4s, v4.4s
-	WORD	$0x4e25cce1 // fmla v1.4s, v7.4s, v5.4s
-	WORD	$0x4ea1b842 // fcvtzs v2.4s, v2.4s
-	WORD	$0x4ea1b863 // fcvtzs v3.4s, v3.4s
-	WORD	$0x4f3f0446 // sshr v6.4s, v2.4s, #1
-	WORD	$0x4f3f0467 // sshr v7.4s, v3.4s, #1
-	WORD	$0x6ea68442 // sub v2.4s, v2.4s, v6.4s
-	WORD	$0x6ea78463 // sub v3.4s, v3.4s, v7.4s
-	WORD	$0x4f375442 // shl v2.4s, v2.4s, #23
-	WORD	$0x4ebc8442 // add v2.4s, v2.4s, v28.4s
-	WORD	$0x6e22dc00 // fmul v0.4s, v0.4s, v2.4s
-	WORD	$0x4f3754c6 // shl v6.4s, v6.4s, #23
-	WORD	$0x4ebc84c6 // add v6.4s, v6.4s, v28.4s
-	WORD	$0x6e26dc00 // fmul v0.4s, v0.4s, v6.4s
-	WORD	$0x4f375463 // shl v3.4s, v3.4s, #23
-	WORD	$0x4ebc8463 // add v3.4s, v3.4s, v28.4s
-	WORD	$0x6e23dc21 // fmul v1.4s, v1.4s, v3.4s
-	WORD	$0x4f3754e7 // shl v7.4s, v7.4s, #23
-	WORD	$0x4ebc84e7 // add v7.4s, v7.4s, v28.4s
-	WORD	$0x6e27dc21 // fmul v1.4s, v1.4s, v7.4s
-	WORD	$0x4e6a1c00 // bic v0.16b, v0.16b, v10.16b
-	WORD	$0x4e6b1c21 // bic v1.16b, v1.16b, v11.16b
-	WORD	$0x4e2c1c00 // and v0.16b, v0.16b, v12.16b
-	WORD	$0x4e2d1c21 // and v1.16b, v1.16b, v13.16b
-	WORD	$0x4e20d673 // fadd v19.4s, v19.4s, v0.4s
-	WORD	$0x4e21d694 // fadd v20.4s, v20.4s, v1.4s
+	WORD	$0x4e31cda1 // fmla v1.4s, v13.4s, v17.4s
+	WORD	$0x4e33f421 // fmax v1.4s, v1.4s, v19.4s
+	WORD	$0x4eb4f421 // fmin v1.4s, v1.4s, v20.4s
+	WORD	$0x4e218825 // frintn v5.4s, v1.4s
+	WORD	$0x4ea5d421 // fsub v1.4s, v1.4s, v5.4s
+	WORD	$0x6e21dc27 // fmul v7.4s, v1.4s, v1.4s
+	WORD	$0x4eb51ea9 // mov v9.16b, v21.16b
+	WORD	$0x4eb61ecb // mov v11.16b, v22.16b
+	WORD	$0x4f971029 // fmla v9.4s, v1.4s, v23.s[0]
+	WORD	$0x4fb7102b // fmla v11.4s, v1.4s, v23.s[1]
+	WORD	$0x4f9718eb // fmla v11.4s, v7.4s, v23.s[2]
+	WORD	$0x4e27cd69 // fmla v9.4s, v11.4s, v7.4s
+	WORD	$0x4ea1b8a5 // fcvtzs v5.4s, v5.4s
+	WORD	$0x4f3754a5 // shl v5.4s, v5.4s, #23
+	WORD	$0x4ea58529 // add v9.4s, v9.4s, v5.4s
+	WORD	$0x4e231d29 // and v9.16b, v9.16b, v3.16b
+	WORD	$0x4e28d718 // fadd v24.4s, v24.4s, v8.4s
+	WORD	$0x4e29d739 // fadd v25.4s, v25.4s, v9.4s
 	SUBS	$8, R2, R2
 	BGE	blocks
 
@@ -21652,37 +21637,26 @@ after_blocks:
 	BLT	after_vectors
 
 vectors:
-	WORD	$0x3cc1040e // ldr q14, [x0], #16
-	WORD	$0x6eaee60c // fcmgt v12.4s, v16.4s, v14.4s
+	WORD	$0x3cc1040c // ldr q12, [x0], #16
+	WORD	$0x6eace602 // fcmgt v2.4s, v16.4s, v12.4s
 	WORD	$0x4eb21e40 // mov v0.16b, v18.16b
-	WORD	$0x4e31cdc0 // fmla v0.4s, v14.4s, v17.4s
-	WORD	$0x6e20e74a // fcmge v10.4s, v26.4s, v0.4s
-	WORD	$0x4ebbf400 // fmin v0.4s, v0.4s, v27.4s
-	WORD	$0x4f989002 // fmul v2.4s, v0.4s, v24.s[0]
-	WORD	$0x4e218842 // frintn v2.4s, v2.4s
-	WORD	$0x4fb85040 // fmls v0.4s, v2.4s, v24.s[1]
-	WORD	$0x4f985840 // fmls v0.4s, v2.4s, v24.s[2]
-	WORD	$0x6e20dc04 // fmul v4.4s, v0.4s, v0.4s
-	WORD	$0x4ebd1fa6 // mov v6.16b, v29.16b
-	WORD	$0x4ebe1fc8 // mov v8.16b, v30.16b
-	WORD	$0x4fb81806 // fmla v6.4s, v0.4s, v24.s[3]
-	WORD	$0x4f991008 // fmla v8.4s, v0.4s, v25.s[0]
-	WORD	$0x4fb91088 // fmla v8.4s, v4.4s, v25.s[1]
-	WORD	$0x4e24cd06 // fmla v6.4s, v8.4s, v4.4s
-	WORD	$0x4e3cd400 // fadd v0.4s, v0.4s, v28.4s
-	WORD	$0x4e24ccc0 // fmla v0.4s, v6.4s, v4.4s
-	WORD	$0x4ea1b842 // fcvtzs v2.4s, v2.4s
-	WORD	$0x4f3f0446 // sshr v6.4s, v2.4s, #1
-	WORD	$0x6ea68442 // sub v2.4s, v2.4s, v6.4s
-	WORD	$0x4f375442 // shl v2.4s, v2.4s, #23
-	WORD	$0x4ebc8442 // add v2.4s, v2.4s, v28.4s
-	WORD	$0x6e22dc00 // fmul v0.4s, v0.4s, v2.4s
-	WORD	$0x4f3754c6 // shl v6.4s, v6.4s, #23
-	WORD	$0x4ebc84c6 // add v6.4s, v6.4s, v28.4s
-	WORD	$0x6e26dc00 // fmul v0.4s, v0.4s, v6.4s
-	WORD	$0x4e6a1c00 // bic v0.16b, v0.16b, v10.16b
-	WORD	$0x4e2c1c00 // and v0.16b, v0.16b, v12.16b
-	WORD	$0x4e20d673 // fadd v19.4s, v19.4s, v0.4s
+	WORD	$0x4e31cd80 // fmla v0.4s, v12.4s, v17.4s
+	WORD	$0x4e33f400 // fmax v0.4s, v0.4s, v19.4s
+	WORD	$0x4eb4f400 // fmin v0.4s, v0.4s, v20.4s
+	WORD	$0x4e218804 // frintn v4.4s, v0.4s
+	WORD	$0x4ea4d400 // fsub v0.4s, v0.4s, v4.4s
+	WORD	$0x6e20dc06 // fmul v6.4s, v0.4s, v0.4s
+	WORD	$0x4eb51ea8 // mov v8.16b, v21.16b
+	WORD	$0x4eb61eca // mov v10.16b, v22.16b
+	WORD	$0x4f971008 // fmla v8.4s, v0.4s, v23.s[0]
+	WORD	$0x4fb7100a // fmla v10.4s, v0.4s, v23.s[1]
+	WORD	$0x4f9718ca // fmla v10.4s, v6.4s, v23.s[2]
+	WORD	$0x4e26cd48 // fmla v8.4s, v10.4s, v6.4s
+	WORD	$0x4ea1b884 // fcvtzs v4.4s, v4.4s
+	WORD	$0x4f375484 // shl v4.4s, v4.4s, #23
+	WORD	$0x4ea48508 // add v8.4s, v8.4s, v4.4s
+	WORD	$0x4e221d08 // and v8.16b, v8.16b, v2.16b
+	WORD	$0x4e28d718 // fadd v24.4s, v24.4s, v8.4s
 	SUBS	$4, R2, R2
 	BGE	vectors
 
@@ -21692,45 +21666,34 @@ after_vectors:
 	BLT	after_singles
 
 singles:
-	WORD	$0xbc40440e // ldr s14, [x0], #4
-	WORD	$0x6eaee60c // fcmgt v12.4s, v16.4s, v14.4s
+	WORD	$0xbc40440c // ldr s12, [x0], #4
+	WORD	$0x6eace602 // fcmgt v2.4s, v16.4s, v12.4s
 	WORD	$0x4eb21e40 // mov v0.16b, v18.16b
-	WORD	$0x4e31cdc0 // fmla v0.4s, v14.4s, v17.4s
-	WORD	$0x6e20e74a // fcmge v10.4s, v26.4s, v0.4s
-	WORD	$0x4ebbf400 // fmin v0.4s, v0.4s, v27.4s
-	WORD	$0x4f989002 // fmul v2.4s, v0.4s, v24.s[0]
-	WORD	$0x4e218842 // frintn v2.4s, v2.4s
-	WORD	$0x4fb85040 // fmls v0.4s, v2.4s, v24.s[1]
-	WORD	$0x4f985840 // fmls v0.4s, v2.4s, v24.s[2]
-	WORD	$0x6e20dc04 // fmul v4.4s, v0.4s, v0.4s
-	WORD	$0x4ebd1fa6 // mov v6.16b, v29.16b
-	WORD	$0x4ebe1fc8 // mov v8.16b, v30.16b
-	WORD	$0x4fb81806 // fmla v6.4s, v0.4s, v24.s[3]
-	WORD	$0x4f991008 // fmla v8.4s, v0.4s, v25.s[0]
-	WORD	$0x4fb91088 // fmla v8.4s, v4.4s, v25.s[1]
-	WORD	$0x4e24cd06 // fmla v6.4s, v8.4s, v4.4s
-	WORD	$0x4e3cd400 // fadd v0.4s, v0.4s, v28.4s
-	WORD	$0x4e24ccc0 // fmla v0.4s, v6.4s, v4.4s
-	WORD	$0x4ea1b842 // fcvtzs v2.4s, v2.4s
-	WORD	$0x4f3f0446 // sshr v6.4s, v2.4s, #1
-	WORD	$0x6ea68442 // sub v2.4s, v2.4s, v6.4s
-	WORD	$0x4f375442 // shl v2.4s, v2.4s, #23
-	WORD	$0x4ebc8442 // add v2.4s, v2.4s, v28.4s
-	WORD	$0x6e22dc00 // fmul v0.4s, v0.4s, v2.4s
-	WORD	$0x4f3754c6 // shl v6.4s, v6.4s, #23
-	WORD	$0x4ebc84c6 // add v6.4s, v6.4s, v28.4s
-	WORD	$0x6e26dc00 // fmul v0.4s, v0.4s, v6.4s
-	WORD	$0x4e6a1c00 // bic v0.16b, v0.16b, v10.16b
-	WORD	$0x4e2c1c00 // and v0.16b, v0.16b, v12.16b
-	WORD	$0x1e202ab5 // fadd s21, s21, s0
+	WORD	$0x4e31cd80 // fmla v0.4s, v12.4s, v17.4s
+	WORD	$0x4e33f400 // fmax v0.4s, v0.4s, v19.4s
+	WORD	$0x4eb4f400 // fmin v0.4s, v0.4s, v20.4s
+	WORD	$0x4e218804 // frintn v4.4s, v0.4s
+	WORD	$0x4ea4d400 // fsub v0.4s, v0.4s, v4.4s
+	WORD	$0x6e20dc06 // fmul v6.4s, v0.4s, v0.4s
+	WORD	$0x4eb51ea8 // mov v8.16b, v21.16b
+	WORD	$0x4eb61eca // mov v10.16b, v22.16b
+	WORD	$0x4f971008 // fmla v8.4s, v0.4s, v23.s[0]
+	WORD	$0x4fb7100a // fmla v10.4s, v0.4s, v23.s[1]
+	WORD	$0x4f9718ca // fmla v10.4s, v6.4s, v23.s[2]
+	WORD	$0x4e26cd48 // fmla v8.4s, v10.4s, v6.4s
+	WORD	$0x4ea1b884 // fcvtzs v4.4s, v4.4s
+	WORD	$0x4f375484 // shl v4.4s, v4.4s, #23
+	WORD	$0x4ea48508 // add v8.4s, v8.4s, v4.4s
+	WORD	$0x4e221d08 // and v8.16b, v8.16b, v2.16b
+	WORD	$0x1e282b5a // fadd s26, s26, s8
 	SUBS	$1, R2, R2
 	BGE	singles
 
 after_singles:
 	ADD	$1, R2
-	WORD	$0x4e34d673 // fadd v19.4s, v19.4s, v20.4s
-	WORD	$0x6e33d673 // faddp v19.4s, v19.4s, v19.4s
-	WORD	$0x7e30da73 // faddp s19, v19.2s
-	WORD	$0x1e352a73 // fadd s19, s19, s21
-	FMOVS	F19, ret+32(FP)
+	WORD	$0x4e39d718 // fadd v24.4s, v24.4s, v25.4s
+	WORD	$0x6e38d718 // faddp v24.4s, v24.4s, v24.4s
+	WORD	$0x7e30db18 // faddp s24, v24.2s
+	WORD	$0x1e3a2b18 // fadd s24, s24, s26
+	FMOVS	F24, ret+32(FP)
 	RET

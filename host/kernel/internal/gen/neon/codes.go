@@ -488,32 +488,58 @@ func (a *asm) takeAtLeast() {
 	a.op("RET")
 }
 
+// sumExp needs no exact exponentials, for what it sums are estimates: a
+// polynomial of degree 4 is within 5e-5.
 func (a *asm) sumExp() {
-	a.begin("sumExpNEON", "float32", "returns the sum of exp(scale*x + shift) over the n elements of x that are below limit; a NaN is not.",
+	a.begin("sumExpNEON", "float32",
+		"returns the sum of exp(scale*x + shift), each within 1e-4 of its value, over those of the n elements of x that are below limit; a NaN is not.",
 		"x *float32", "n int", "limit float32", "scale float32", "shift float32")
-	x := a.load("x")
-	const below, limit, scale, shift, sums, rest = 12, 16, 17, 18, 19, 21
-	exp := exponential{a}
-	exp.setup()
-	a.loadF32("limit", limit)
-	a.loadF32("scale", scale)
-	a.loadF32("shift", shift)
+	x, table := a.load("x"), a.table()
+	const (
+		limit, scale, shift = 16, 17, 18
+		least, most         = 19, 20
+		one, second, others = 21, 22, 23 // coefficients; a lane each of the others
+		sums, rest          = 24, 26
+	)
+	a.ldr(16, others, table, 0)
+	for i, name := range []string{"limit", "scale", "shift"} {
+		a.loadF32(name, limit+i)
+	}
+	a.lane("fmul", scale, scale, others, 0) // by log2 e
+	a.lane("fmul", shift, shift, others, 0)
+	for i, name := range []string{"leastpower", "mostpower", "one", "e2"} {
+		a.broadcast(table, name, least+i)
+	}
+	a.ldr(16, others, table, 32)
 	for v := sums; v <= rest; v++ {
 		a.zero(v)
 	}
 	a.each(2, func(e elements) {
-		const read = 14
+		// 2 to the power t = n + r
+		const t, below, n, square, p, q = 0, 2, 4, 6, 8, 10
+		const read = 12
 		e.next(x, read)
 		for i := range e.vectors {
 			e.v3("fcmgt", "4s", below+i, limit, read+i)
-			e.mov(i, shift)
-			e.fmla(i, read+i, scale)
+			e.mov(t+i, shift)
+			e.fmla(t+i, read+i, scale)
+			e.v3("fmax", "4s", t+i, t+i, least) // a NaN stays
+			e.v3("fmin", "4s", t+i, t+i, most)
+			e.v2("frintn", n+i, "4s", t+i, "4s")
+			e.v3("fsub", "4s", t+i, t+i, n+i)
+			e.fmul(square+i, t+i, t+i)
+			e.mov(p+i, one)
+			e.mov(q+i, second)
+			e.lane("fmla", p+i, t+i, others, 0)
+			e.lane("fmla", q+i, t+i, others, 1)
+			e.lane("fmla", q+i, square+i, others, 2)
+			e.fmla(p+i, q+i, square+i)
+			e.v2("fcvtzs", n+i, "4s", n+i, "4s")
+			e.shl(n+i, n+i, 23)
+			e.v3("add", "4s", p+i, p+i, n+i) // to the exponent
+			e.v3("and", "16b", p+i, p+i, below+i)
 		}
-		exp.step(e.vectors)
-		for i := range e.vectors {
-			e.v3("and", "16b", i, i, below+i)
-		}
-		e.addTo(sums, rest, 0)
+		e.addTo(sums, rest, p)
 	})
 	a.total(sums, rest)
 	a.ret("FMOVS", sums)

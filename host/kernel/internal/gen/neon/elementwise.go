@@ -227,10 +227,12 @@ var (
 		value float32
 	}{
 		{"least", -87.3}, {"most", 89}, {"one", 1}, {"half", 0.5}, {"c4", 1.0 / 24}, {"neginf", float32(math.Inf(-1))},
+		{"e2", math.Ln2 * math.Ln2 / 2}, {"leastpower", -126}, {"mostpower", 127},
 	}
-	factors = [8]float32{
+	factors = [12]float32{
 		1.44269504088896341, 0.693359375, -2.12194440e-4, // log2 e; ln 2 in two parts
-		1.0 / 6, 1.0 / 120, 1.0 / 720,
+		1.0 / 6, 1.0 / 120, 1.0 / 720, 0, 0,
+		math.Ln2, math.Ln2 * math.Ln2 * math.Ln2 / 6, math.Ln2 * math.Ln2 * math.Ln2 * math.Ln2 / 24, // of 2^r
 	}
 )
 
