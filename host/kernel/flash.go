@@ -84,8 +84,9 @@ func (c *causal) attendRows(q []float32, scale float32, ps []Partial, scratch []
 	for x, v := range q {
 		qt[x] = v * scale
 	}
-	// One query with short rows leaves the hardware time to foresee them.
-	hints := active != nil && !active.tiles.none() && d > 0 && (n > 1 || d > 4*active.tiles.columns)
+	if active != nil && !active.tiles.none() && d > 0 && c.sees(0) >= c.hi {
+		c.lo = active.attendStreams(c, qt, ps, s)
+	}
 	for j := c.lo; j < c.hi; j += rowTile {
 		w := min(rowTile, c.hi-j)
 		k, v, at := c.keys, c.values, j
@@ -93,10 +94,6 @@ func (c *causal) attendRows(q []float32, scale float32, ps []Partial, scratch []
 			k, v, at = widenTile(k, j, w, kt), widenTile(v, j, w, vt), 0
 		}
 		mulNT(qt, n, k, at, w, s, rowTile)
-		if hints && c.sees(0) >= j+w {
-			active.addTiles(ps, s, v, j, w)
-			continue
-		}
 		for x := range ps {
 			if vis := min(w, c.sees(x)-j); vis > 0 {
 				ps[x].addTile(s[x*rowTile:][:vis], v, at)
@@ -105,22 +102,32 @@ func (c *causal) attendRows(q []float32, scale float32, ps []Partial, scratch []
 	}
 }
 
-// addTiles accounts for w tokens that all of the queries see, as addTile does
-// for one of them, and asks for the w values that follow; the logits are rows
-// of s.
-func (o *ops) addTiles(ps []Partial, s []float32, v Rows, lo, w int) {
-	for x := range ps {
-		ps[x].weigh(s[x*rowTile:][:w], ps[x].Acc)
+// attendStreams accounts for tokens from c.lo on that all of the queries (q,
+// scaled) see, and returns the first that it left. A tile's tokens come from
+// several places of the range, so that memory is read in several streams.
+func (o *ops) attendStreams(c *causal, q []float32, ps []Partial, s []float32) int {
+	d, size := c.keys.Dim, c.values.rowBytes()
+	apart := (c.hi - c.lo) / streams
+	for at := 0; at < apart; at += rowTile / streams {
+		j, each := c.lo+at, min(rowTile/streams, apart-at)
+		for x := 0; x < len(ps); x += 4 {
+			o.few(q[x*d:], min(4, len(ps)-x), c.keys, j, apart, each, s[x*rowTile:], rowTile)
+		}
+		for x := range ps {
+			ps[x].weigh(s[x*rowTile:][:streams*each], ps[x].Acc)
+		}
+		base := c.values.from(j, (streams-1)*apart+each)
+		for x := 0; x < len(ps); x += 4 {
+			// A query that is missing is the last one again, which is written
+			// twice.
+			last := min(3, len(ps)-1-x)
+			x1, x2, x3 := x+min(1, last), x+min(2, last), x+min(3, last)
+			o.tiles.mix[c.values.DType][min(last, 2)](&s[x*rowTile], &s[x1*rowTile], &s[x2*rowTile], &s[x3*rowTile],
+				base, apart*size, size, each, d,
+				first(ps[x].Acc, d), first(ps[x1].Acc, d), first(ps[x2].Acc, d), first(ps[x3].Acc, d))
+		}
 	}
-	base, d := v.from(lo, w), v.Dim
-	ahead := w * v.rowBytes()
-	for x := 0; x < len(ps); x += 4 {
-		last := min(3, len(ps)-1-x)
-		x1, x2, x3 := x+min(1, last), x+min(2, last), x+min(3, last)
-		o.tiles.mix[v.DType][min(last, 2)](&s[x*rowTile], &s[x1*rowTile], &s[x2*rowTile], &s[x3*rowTile], base, ahead, w, d,
-			first(ps[x].Acc, d), first(ps[x1].Acc, d), first(ps[x2].Acc, d), first(ps[x3].Acc, d))
-		ahead = 0
-	}
+	return c.lo + streams*apart
 }
 
 // weigh replaces logits by weights and adds them to the sum; acc, which holds

@@ -84,45 +84,46 @@ func (t *tileOps) matMul(a []float32, n int, w Rows, lo, hi int, c []float32, ld
 }
 
 // fewBytes is how many bytes of rows meet all of a few rows before the next
-// ones: four streams through them lie far enough apart for the hardware to
+// ones: the streams through them lie far enough apart for the hardware to
 // follow each, and the second-level cache holds them for the next rows.
 const fewBytes = 256 << 10
 
 // mulFew is [MatMul] for a few rows: w comes from memory, once.
 func (o *ops) mulFew(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
-	step := max(fewBytes/w.rowBytes()&^3, 4)
+	step := min(max(fewBytes/w.rowBytes()&^3, 4), breadth*depth/4) // the results of four rows fit scratch
 	for j := lo; j < hi; j += step {
 		m := min(step, hi-j)
+		each := m / streams
 		for i := 0; i < n; i += 4 {
-			o.few(a[i*w.Dim:], min(4, n-i), w, j, m, c[i*ldc+j-lo:], ldc, scratch)
+			x, rows := a[i*w.Dim:], min(4, n-i)
+			if each > 0 {
+				o.few(x, rows, w, j, each, each, scratch, m)
+			}
+			for r := range rows {
+				from, to := scratch[r*m:], c[(i+r)*ldc+j-lo:]
+				for s := range streams {
+					for y := range each {
+						to[s*each+y] = from[y*streams+s]
+					}
+				}
+			}
+			if rest := m % streams; rest > 0 {
+				o.mulNT(x, rows, w, j+m-rest, rest, c[i*ldc+j-lo+m-rest:], ldc)
+			}
 		}
 	}
 }
 
-// few computes c[i*ldc+j] = a[i] . b[lo+j] for up to four rows of a and m rows
-// of b, which it reads in several streams at once.
-func (o *ops) few(a []float32, n int, b Rows, lo, m int, c []float32, ldc int, scratch []float32) {
-	// A row of a that is missing is the last one again, which is written
-	// twice.
-	f, streams := o.tiles.few[b.DType][min(n-1, 2)], o.tiles.streams[min(n-1, 2)]
-	last, d, size := n-1, b.Dim, b.rowBytes()
-	each := m / streams
-	row := func(i int) *float32 { return first(a[min(i, last)*d:], d) }
-	if each > 0 {
-		out := func(i int) *float32 { return first(scratch[min(i, last)*m:], each*streams) }
-		f(row(0), row(1), row(2), row(3), b.from(lo, m), each*size, size, each, d, out(0), out(1), out(2), out(3))
-		for i := range n {
-			from, to := scratch[i*m:], c[i*ldc:i*ldc+m]
-			for s := range streams {
-				for j := range each {
-					to[s*each+j] = from[j*streams+s]
-				}
-			}
-		}
-	}
-	if rest := m % streams; rest > 0 {
-		o.mulNT(a, n, b, lo+m-rest, rest, c[m-rest:], ldc)
-	}
+// few computes c[i*ldc+streams*j+s] = a[i] . b[lo+s*apart+j] for the n rows of
+// a, up to four, j < each and s < streams.
+func (o *ops) few(a []float32, n int, b Rows, lo, apart, each int, c []float32, ldc int) {
+	// A row that is missing is the last one again, which is written twice.
+	d, size, last := b.Dim, b.rowBytes(), n-1
+	i1, i2, i3 := min(1, last), min(2, last), min(3, last)
+	o.tiles.few[b.DType][min(last, 2)](
+		first(a, d), first(a[i1*d:], d), first(a[i2*d:], d), first(a[i3*d:], d),
+		b.from(lo, (streams-1)*apart+each), apart*size, size, each, d,
+		first(c, streams*each), first(c[i1*ldc:], streams*each), first(c[i2*ldc:], streams*each), first(c[i3*ldc:], streams*each))
 }
 
 // widenTile returns rows [lo, lo+m) as f32 rows, in place when they are f32.

@@ -1189,9 +1189,9 @@ block:
 	XORQ   SI, SI
 	MOVQ   dim+64(FP), R12
 	SUBQ   $0x10, R12
-	JLT    block_vectors
+	JLT    rows0_vectors
 
-block_lines:
+rows0_lines:
 	PREFETCHT1  2048(DI)(SI*4)
 	PREFETCHT1  2048(R8)(SI*4)
 	PREFETCHT1  2048(R9)(SI*4)
@@ -1216,13 +1216,13 @@ block_lines:
 	VFMADD231PS Y11, Y12, Y3
 	ADDQ        $0x10, SI
 	SUBQ        $0x10, R12
-	JGE         block_lines
+	JGE         rows0_lines
 
-block_vectors:
+rows0_vectors:
 	ADDQ $0x08, R12
-	JLT  block_tail
+	JLT  rows0_tail
 
-block_vector:
+rows0_vector:
 	VMOVUPS     (DI)(SI*4), Y8
 	VMOVUPS     (R8)(SI*4), Y9
 	VMOVUPS     (R9)(SI*4), Y10
@@ -1234,11 +1234,11 @@ block_vector:
 	VFMADD231PS Y11, Y12, Y3
 	ADDQ        $0x08, SI
 	SUBQ        $0x08, R12
-	JGE         block_vector
+	JGE         rows0_vector
 
-block_tail:
+rows0_tail:
 	CMPQ        SI, dim+64(FP)
-	JGE         block_sum
+	JGE         rows0_sum
 	VMOVSS      (DI)(SI*4), X8
 	VMOVSS      (R8)(SI*4), X9
 	VMOVSS      (R9)(SI*4), X10
@@ -1249,9 +1249,9 @@ block_tail:
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
 	INCQ        SI
-	JMP         block_tail
+	JMP         rows0_tail
 
-block_sum:
+rows0_sum:
 	VPERM2F128   $0x20, Y1, Y0, Y14
 	VPERM2F128   $0x31, Y1, Y0, Y15
 	VADDPS       Y15, Y14, Y0
@@ -1271,36 +1271,33 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix1F32AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// func mix1F32AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·mix1F32AVX2(SB), NOSPLIT, $0-96
+TEXT ·mix1F32AVX2(SB), NOSPLIT, $0-104
 	MOVQ w0+0(FP), AX
-	MOVQ rows+32(FP), CX
-	MOVQ dim+56(FP), DX
-	SHLQ $0x02, DX
-	MOVQ ahead+40(FP), R8
-	ADDQ CX, R8
+	MOVQ stride+40(FP), CX
 	XORQ BX, BX
 
 columns32:
-	MOVQ    dim+56(FP), SI
-	SUBQ    BX, SI
-	CMPQ    SI, $0x20
+	MOVQ    dim+64(FP), R8
+	SUBQ    BX, R8
+	CMPQ    R8, $0x20
 	JLT     columns32_next
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS (SI)(BX*4), Y0
-	VMOVUPS 32(SI)(BX*4), Y1
-	VMOVUPS 64(SI)(BX*4), Y2
-	VMOVUPS 96(SI)(BX*4), Y3
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS (DX)(BX*4), Y0
+	VMOVUPS 32(DX)(BX*4), Y1
+	VMOVUPS 64(DX)(BX*4), Y2
+	VMOVUPS 96(DX)(BX*4), Y3
 	XORQ    SI, SI
-	MOVQ    CX, DI
+	MOVQ    rows+32(FP), DX
+	MOVQ    n+56(FP), R8
 
 columns32_rows:
-	CMPQ         SI, n+48(FP)
-	JGE          columns32_store
-	PREFETCHT1   (R8)
-	PREFETCHT1   64(R8)
-	ADDQ         $+128, R8
+	DECQ         R8
+	JLT          columns32_store
+	MOVQ         DX, DI
+	PREFETCHT1   2048(DI)(BX*4)
+	PREFETCHT1   2112(DI)(BX*4)
 	VBROADCASTSS (AX)(SI*4), Y8
 	VMOVUPS      (DI)(BX*4), Y4
 	VFMADD231PS  Y4, Y8, Y0
@@ -1310,105 +1307,197 @@ columns32_rows:
 	VFMADD231PS  Y6, Y8, Y2
 	VMOVUPS      96(DI)(BX*4), Y7
 	VFMADD231PS  Y7, Y8, Y3
-	ADDQ         DX, DI
-	INCQ         SI
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*4)
+	PREFETCHT1   2112(DI)(BX*4)
+	VBROADCASTSS 4(AX)(SI*4), Y8
+	VMOVUPS      (DI)(BX*4), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VMOVUPS      32(DI)(BX*4), Y5
+	VFMADD231PS  Y5, Y8, Y1
+	VMOVUPS      64(DI)(BX*4), Y6
+	VFMADD231PS  Y6, Y8, Y2
+	VMOVUPS      96(DI)(BX*4), Y7
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*4)
+	PREFETCHT1   2112(DI)(BX*4)
+	VBROADCASTSS 8(AX)(SI*4), Y8
+	VMOVUPS      (DI)(BX*4), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VMOVUPS      32(DI)(BX*4), Y5
+	VFMADD231PS  Y5, Y8, Y1
+	VMOVUPS      64(DI)(BX*4), Y6
+	VFMADD231PS  Y6, Y8, Y2
+	VMOVUPS      96(DI)(BX*4), Y7
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*4)
+	PREFETCHT1   2112(DI)(BX*4)
+	VBROADCASTSS 12(AX)(SI*4), Y8
+	VMOVUPS      (DI)(BX*4), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VMOVUPS      32(DI)(BX*4), Y5
+	VFMADD231PS  Y5, Y8, Y1
+	VMOVUPS      64(DI)(BX*4), Y6
+	VFMADD231PS  Y6, Y8, Y2
+	VMOVUPS      96(DI)(BX*4), Y7
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         CX, DI
+	ADDQ         step+48(FP), DX
+	ADDQ         $0x04, SI
 	JMP          columns32_rows
 
 columns32_store:
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS Y0, (SI)(BX*4)
-	VMOVUPS Y1, 32(SI)(BX*4)
-	VMOVUPS Y2, 64(SI)(BX*4)
-	VMOVUPS Y3, 96(SI)(BX*4)
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS Y0, (DX)(BX*4)
+	VMOVUPS Y1, 32(DX)(BX*4)
+	VMOVUPS Y2, 64(DX)(BX*4)
+	VMOVUPS Y3, 96(DX)(BX*4)
 	ADDQ    $0x20, BX
 	JMP     columns32
 
 columns32_next:
 columns16:
-	MOVQ    dim+56(FP), SI
-	SUBQ    BX, SI
-	CMPQ    SI, $0x10
+	MOVQ    dim+64(FP), R8
+	SUBQ    BX, R8
+	CMPQ    R8, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS (SI)(BX*4), Y0
-	VMOVUPS 32(SI)(BX*4), Y1
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS (DX)(BX*4), Y0
+	VMOVUPS 32(DX)(BX*4), Y1
 	XORQ    SI, SI
-	MOVQ    CX, DI
+	MOVQ    rows+32(FP), DX
+	MOVQ    n+56(FP), R8
 
 columns16_rows:
-	CMPQ         SI, n+48(FP)
-	JGE          columns16_store
-	PREFETCHT1   (R8)
-	ADDQ         $+64, R8
+	DECQ         R8
+	JLT          columns16_store
+	MOVQ         DX, DI
+	PREFETCHT1   2048(DI)(BX*4)
 	VBROADCASTSS (AX)(SI*4), Y8
 	VMOVUPS      (DI)(BX*4), Y4
 	VFMADD231PS  Y4, Y8, Y0
 	VMOVUPS      32(DI)(BX*4), Y5
 	VFMADD231PS  Y5, Y8, Y1
-	ADDQ         DX, DI
-	INCQ         SI
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*4)
+	VBROADCASTSS 4(AX)(SI*4), Y8
+	VMOVUPS      (DI)(BX*4), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VMOVUPS      32(DI)(BX*4), Y5
+	VFMADD231PS  Y5, Y8, Y1
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*4)
+	VBROADCASTSS 8(AX)(SI*4), Y8
+	VMOVUPS      (DI)(BX*4), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VMOVUPS      32(DI)(BX*4), Y5
+	VFMADD231PS  Y5, Y8, Y1
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*4)
+	VBROADCASTSS 12(AX)(SI*4), Y8
+	VMOVUPS      (DI)(BX*4), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VMOVUPS      32(DI)(BX*4), Y5
+	VFMADD231PS  Y5, Y8, Y1
+	ADDQ         CX, DI
+	ADDQ         step+48(FP), DX
+	ADDQ         $0x04, SI
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS Y0, (SI)(BX*4)
-	VMOVUPS Y1, 32(SI)(BX*4)
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS Y0, (DX)(BX*4)
+	VMOVUPS Y1, 32(DX)(BX*4)
 	ADDQ    $0x10, BX
 	JMP     columns16
 
 columns16_next:
 columns8:
-	MOVQ    dim+56(FP), SI
-	SUBQ    BX, SI
-	CMPQ    SI, $0x08
+	MOVQ    dim+64(FP), R8
+	SUBQ    BX, R8
+	CMPQ    R8, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS (SI)(BX*4), Y0
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS (DX)(BX*4), Y0
 	XORQ    SI, SI
-	MOVQ    CX, DI
+	MOVQ    rows+32(FP), DX
+	MOVQ    n+56(FP), R8
 
 columns8_rows:
-	CMPQ         SI, n+48(FP)
-	JGE          columns8_store
-	PREFETCHT1   (R8)
-	ADDQ         $+32, R8
+	DECQ         R8
+	JLT          columns8_store
+	MOVQ         DX, DI
+	PREFETCHT1   2048(DI)(BX*4)
 	VBROADCASTSS (AX)(SI*4), Y8
 	VMOVUPS      (DI)(BX*4), Y4
 	VFMADD231PS  Y4, Y8, Y0
-	ADDQ         DX, DI
-	INCQ         SI
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*4)
+	VBROADCASTSS 4(AX)(SI*4), Y8
+	VMOVUPS      (DI)(BX*4), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*4)
+	VBROADCASTSS 8(AX)(SI*4), Y8
+	VMOVUPS      (DI)(BX*4), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*4)
+	VBROADCASTSS 12(AX)(SI*4), Y8
+	VMOVUPS      (DI)(BX*4), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	ADDQ         step+48(FP), DX
+	ADDQ         $0x04, SI
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS Y0, (SI)(BX*4)
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS Y0, (DX)(BX*4)
 	ADDQ    $0x08, BX
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+56(FP), SI
-	SUBQ   BX, SI
-	CMPQ   SI, $0x01
+	MOVQ   dim+64(FP), R8
+	SUBQ   BX, R8
+	CMPQ   R8, $0x01
 	JLT    tail_next
-	MOVQ   acc0+64(FP), SI
-	VMOVSS (SI)(BX*4), X0
+	MOVQ   acc0+72(FP), DX
+	VMOVSS (DX)(BX*4), X0
 	XORQ   SI, SI
-	MOVQ   CX, DI
+	MOVQ   rows+32(FP), DX
+	MOVQ   n+56(FP), R8
 
 tail_rows:
-	CMPQ         SI, n+48(FP)
-	JGE          tail_store
+	DECQ         R8
+	JLT          tail_store
+	MOVQ         DX, DI
 	VBROADCASTSS (AX)(SI*4), Y8
 	VMOVSS       (DI)(BX*4), X4
 	VFMADD231PS  Y4, Y8, Y0
-	ADDQ         DX, DI
-	INCQ         SI
+	ADDQ         CX, DI
+	VBROADCASTSS 4(AX)(SI*4), Y8
+	VMOVSS       (DI)(BX*4), X4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	VBROADCASTSS 8(AX)(SI*4), Y8
+	VMOVSS       (DI)(BX*4), X4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	VBROADCASTSS 12(AX)(SI*4), Y8
+	VMOVSS       (DI)(BX*4), X4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	ADDQ         step+48(FP), DX
+	ADDQ         $0x04, SI
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+64(FP), SI
-	VMOVSS X0, (SI)(BX*4)
+	MOVQ   acc0+72(FP), DX
+	VMOVSS X0, (DX)(BX*4)
 	ADDQ   $0x01, BX
 	JMP    tail
 
@@ -1445,9 +1534,9 @@ block:
 	XORQ   DI, DI
 	MOVQ   dim+64(FP), R13
 	SUBQ   $0x10, R13
-	JLT    block_vectors
+	JLT    rows0_vectors
 
-block_lines:
+rows0_lines:
 	PREFETCHT1  2048(R8)(DI*4)
 	PREFETCHT1  2048(R9)(DI*4)
 	PREFETCHT1  2048(R10)(DI*4)
@@ -1482,13 +1571,13 @@ block_lines:
 	VFMADD231PS Y11, Y12, Y7
 	ADDQ        $0x10, DI
 	SUBQ        $0x10, R13
-	JGE         block_lines
+	JGE         rows0_lines
 
-block_vectors:
+rows0_vectors:
 	ADDQ $0x08, R13
-	JLT  block_tail
+	JLT  rows0_tail
 
-block_vector:
+rows0_vector:
 	VMOVUPS     (R8)(DI*4), Y8
 	VMOVUPS     (R9)(DI*4), Y9
 	VMOVUPS     (R10)(DI*4), Y10
@@ -1505,11 +1594,11 @@ block_vector:
 	VFMADD231PS Y11, Y12, Y7
 	ADDQ        $0x08, DI
 	SUBQ        $0x08, R13
-	JGE         block_vector
+	JGE         rows0_vector
 
-block_tail:
+rows0_tail:
 	CMPQ        DI, dim+64(FP)
-	JGE         block_sum
+	JGE         rows0_sum
 	VMOVSS      (R8)(DI*4), X8
 	VMOVSS      (R9)(DI*4), X9
 	VMOVSS      (R10)(DI*4), X10
@@ -1525,9 +1614,9 @@ block_tail:
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
 	INCQ        DI
-	JMP         block_tail
+	JMP         rows0_tail
 
-block_sum:
+rows0_sum:
 	VPERM2F128   $0x20, Y2, Y0, Y14
 	VPERM2F128   $0x31, Y2, Y0, Y15
 	VADDPS       Y15, Y14, Y0
@@ -1559,42 +1648,39 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix2F32AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// func mix2F32AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·mix2F32AVX2(SB), NOSPLIT, $0-96
+TEXT ·mix2F32AVX2(SB), NOSPLIT, $0-104
 	MOVQ w0+0(FP), AX
 	MOVQ w1+8(FP), CX
-	MOVQ rows+32(FP), DX
-	MOVQ dim+56(FP), BX
-	SHLQ $0x02, BX
-	MOVQ ahead+40(FP), R9
-	ADDQ DX, R9
+	MOVQ stride+40(FP), DX
 	XORQ SI, SI
 
 columns32:
-	MOVQ    dim+56(FP), DI
-	SUBQ    SI, DI
-	CMPQ    DI, $0x20
+	MOVQ    dim+64(FP), R9
+	SUBQ    SI, R9
+	CMPQ    R9, $0x20
 	JLT     columns32_next
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS (DI)(SI*4), Y0
-	VMOVUPS 32(DI)(SI*4), Y1
-	VMOVUPS 64(DI)(SI*4), Y2
-	VMOVUPS 96(DI)(SI*4), Y3
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS (DI)(SI*4), Y4
-	VMOVUPS 32(DI)(SI*4), Y5
-	VMOVUPS 64(DI)(SI*4), Y6
-	VMOVUPS 96(DI)(SI*4), Y7
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS (BX)(SI*4), Y0
+	VMOVUPS 32(BX)(SI*4), Y1
+	VMOVUPS 64(BX)(SI*4), Y2
+	VMOVUPS 96(BX)(SI*4), Y3
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS (BX)(SI*4), Y4
+	VMOVUPS 32(BX)(SI*4), Y5
+	VMOVUPS 64(BX)(SI*4), Y6
+	VMOVUPS 96(BX)(SI*4), Y7
 	XORQ    DI, DI
-	MOVQ    DX, R8
+	MOVQ    rows+32(FP), BX
+	MOVQ    n+56(FP), R9
 
 columns32_rows:
-	CMPQ         DI, n+48(FP)
-	JGE          columns32_store
-	PREFETCHT1   (R9)
-	PREFETCHT1   64(R9)
-	ADDQ         $+128, R9
+	DECQ         R9
+	JLT          columns32_store
+	MOVQ         BX, R8
+	PREFETCHT1   2048(R8)(SI*4)
+	PREFETCHT1   2112(R8)(SI*4)
 	VBROADCASTSS (AX)(DI*4), Y12
 	VBROADCASTSS (CX)(DI*4), Y13
 	VMOVUPS      (R8)(SI*4), Y8
@@ -1609,44 +1695,97 @@ columns32_rows:
 	VMOVUPS      96(R8)(SI*4), Y11
 	VFMADD231PS  Y11, Y12, Y3
 	VFMADD231PS  Y11, Y13, Y7
-	ADDQ         BX, R8
-	INCQ         DI
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*4)
+	PREFETCHT1   2112(R8)(SI*4)
+	VBROADCASTSS 4(AX)(DI*4), Y12
+	VBROADCASTSS 4(CX)(DI*4), Y13
+	VMOVUPS      (R8)(SI*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y4
+	VMOVUPS      32(R8)(SI*4), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y5
+	VMOVUPS      64(R8)(SI*4), Y10
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y10, Y13, Y6
+	VMOVUPS      96(R8)(SI*4), Y11
+	VFMADD231PS  Y11, Y12, Y3
+	VFMADD231PS  Y11, Y13, Y7
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*4)
+	PREFETCHT1   2112(R8)(SI*4)
+	VBROADCASTSS 8(AX)(DI*4), Y12
+	VBROADCASTSS 8(CX)(DI*4), Y13
+	VMOVUPS      (R8)(SI*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y4
+	VMOVUPS      32(R8)(SI*4), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y5
+	VMOVUPS      64(R8)(SI*4), Y10
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y10, Y13, Y6
+	VMOVUPS      96(R8)(SI*4), Y11
+	VFMADD231PS  Y11, Y12, Y3
+	VFMADD231PS  Y11, Y13, Y7
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*4)
+	PREFETCHT1   2112(R8)(SI*4)
+	VBROADCASTSS 12(AX)(DI*4), Y12
+	VBROADCASTSS 12(CX)(DI*4), Y13
+	VMOVUPS      (R8)(SI*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y4
+	VMOVUPS      32(R8)(SI*4), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y5
+	VMOVUPS      64(R8)(SI*4), Y10
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y10, Y13, Y6
+	VMOVUPS      96(R8)(SI*4), Y11
+	VFMADD231PS  Y11, Y12, Y3
+	VFMADD231PS  Y11, Y13, Y7
+	ADDQ         DX, R8
+	ADDQ         step+48(FP), BX
+	ADDQ         $0x04, DI
 	JMP          columns32_rows
 
 columns32_store:
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS Y0, (DI)(SI*4)
-	VMOVUPS Y1, 32(DI)(SI*4)
-	VMOVUPS Y2, 64(DI)(SI*4)
-	VMOVUPS Y3, 96(DI)(SI*4)
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS Y4, (DI)(SI*4)
-	VMOVUPS Y5, 32(DI)(SI*4)
-	VMOVUPS Y6, 64(DI)(SI*4)
-	VMOVUPS Y7, 96(DI)(SI*4)
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS Y0, (BX)(SI*4)
+	VMOVUPS Y1, 32(BX)(SI*4)
+	VMOVUPS Y2, 64(BX)(SI*4)
+	VMOVUPS Y3, 96(BX)(SI*4)
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS Y4, (BX)(SI*4)
+	VMOVUPS Y5, 32(BX)(SI*4)
+	VMOVUPS Y6, 64(BX)(SI*4)
+	VMOVUPS Y7, 96(BX)(SI*4)
 	ADDQ    $0x20, SI
 	JMP     columns32
 
 columns32_next:
 columns16:
-	MOVQ    dim+56(FP), DI
-	SUBQ    SI, DI
-	CMPQ    DI, $0x10
+	MOVQ    dim+64(FP), R9
+	SUBQ    SI, R9
+	CMPQ    R9, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS (DI)(SI*4), Y0
-	VMOVUPS 32(DI)(SI*4), Y1
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS (DI)(SI*4), Y2
-	VMOVUPS 32(DI)(SI*4), Y3
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS (BX)(SI*4), Y0
+	VMOVUPS 32(BX)(SI*4), Y1
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS (BX)(SI*4), Y2
+	VMOVUPS 32(BX)(SI*4), Y3
 	XORQ    DI, DI
-	MOVQ    DX, R8
+	MOVQ    rows+32(FP), BX
+	MOVQ    n+56(FP), R9
 
 columns16_rows:
-	CMPQ         DI, n+48(FP)
-	JGE          columns16_store
-	PREFETCHT1   (R9)
-	ADDQ         $+64, R9
+	DECQ         R9
+	JLT          columns16_store
+	MOVQ         BX, R8
+	PREFETCHT1   2048(R8)(SI*4)
 	VBROADCASTSS (AX)(DI*4), Y12
 	VBROADCASTSS (CX)(DI*4), Y13
 	VMOVUPS      (R8)(SI*4), Y8
@@ -1655,85 +1794,160 @@ columns16_rows:
 	VMOVUPS      32(R8)(SI*4), Y9
 	VFMADD231PS  Y9, Y12, Y1
 	VFMADD231PS  Y9, Y13, Y3
-	ADDQ         BX, R8
-	INCQ         DI
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*4)
+	VBROADCASTSS 4(AX)(DI*4), Y12
+	VBROADCASTSS 4(CX)(DI*4), Y13
+	VMOVUPS      (R8)(SI*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VMOVUPS      32(R8)(SI*4), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*4)
+	VBROADCASTSS 8(AX)(DI*4), Y12
+	VBROADCASTSS 8(CX)(DI*4), Y13
+	VMOVUPS      (R8)(SI*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VMOVUPS      32(R8)(SI*4), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*4)
+	VBROADCASTSS 12(AX)(DI*4), Y12
+	VBROADCASTSS 12(CX)(DI*4), Y13
+	VMOVUPS      (R8)(SI*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VMOVUPS      32(R8)(SI*4), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	ADDQ         DX, R8
+	ADDQ         step+48(FP), BX
+	ADDQ         $0x04, DI
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS Y0, (DI)(SI*4)
-	VMOVUPS Y1, 32(DI)(SI*4)
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS Y2, (DI)(SI*4)
-	VMOVUPS Y3, 32(DI)(SI*4)
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS Y0, (BX)(SI*4)
+	VMOVUPS Y1, 32(BX)(SI*4)
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS Y2, (BX)(SI*4)
+	VMOVUPS Y3, 32(BX)(SI*4)
 	ADDQ    $0x10, SI
 	JMP     columns16
 
 columns16_next:
 columns8:
-	MOVQ    dim+56(FP), DI
-	SUBQ    SI, DI
-	CMPQ    DI, $0x08
+	MOVQ    dim+64(FP), R9
+	SUBQ    SI, R9
+	CMPQ    R9, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS (DI)(SI*4), Y0
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS (DI)(SI*4), Y1
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS (BX)(SI*4), Y0
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS (BX)(SI*4), Y1
 	XORQ    DI, DI
-	MOVQ    DX, R8
+	MOVQ    rows+32(FP), BX
+	MOVQ    n+56(FP), R9
 
 columns8_rows:
-	CMPQ         DI, n+48(FP)
-	JGE          columns8_store
-	PREFETCHT1   (R9)
-	ADDQ         $+32, R9
+	DECQ         R9
+	JLT          columns8_store
+	MOVQ         BX, R8
+	PREFETCHT1   2048(R8)(SI*4)
 	VBROADCASTSS (AX)(DI*4), Y12
 	VBROADCASTSS (CX)(DI*4), Y13
 	VMOVUPS      (R8)(SI*4), Y8
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y8, Y13, Y1
-	ADDQ         BX, R8
-	INCQ         DI
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*4)
+	VBROADCASTSS 4(AX)(DI*4), Y12
+	VBROADCASTSS 4(CX)(DI*4), Y13
+	VMOVUPS      (R8)(SI*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*4)
+	VBROADCASTSS 8(AX)(DI*4), Y12
+	VBROADCASTSS 8(CX)(DI*4), Y13
+	VMOVUPS      (R8)(SI*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*4)
+	VBROADCASTSS 12(AX)(DI*4), Y12
+	VBROADCASTSS 12(CX)(DI*4), Y13
+	VMOVUPS      (R8)(SI*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	ADDQ         step+48(FP), BX
+	ADDQ         $0x04, DI
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS Y0, (DI)(SI*4)
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS Y1, (DI)(SI*4)
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS Y0, (BX)(SI*4)
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS Y1, (BX)(SI*4)
 	ADDQ    $0x08, SI
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+56(FP), DI
-	SUBQ   SI, DI
-	CMPQ   DI, $0x01
+	MOVQ   dim+64(FP), R9
+	SUBQ   SI, R9
+	CMPQ   R9, $0x01
 	JLT    tail_next
-	MOVQ   acc0+64(FP), DI
-	VMOVSS (DI)(SI*4), X0
-	MOVQ   acc1+72(FP), DI
-	VMOVSS (DI)(SI*4), X1
+	MOVQ   acc0+72(FP), BX
+	VMOVSS (BX)(SI*4), X0
+	MOVQ   acc1+80(FP), BX
+	VMOVSS (BX)(SI*4), X1
 	XORQ   DI, DI
-	MOVQ   DX, R8
+	MOVQ   rows+32(FP), BX
+	MOVQ   n+56(FP), R9
 
 tail_rows:
-	CMPQ         DI, n+48(FP)
-	JGE          tail_store
+	DECQ         R9
+	JLT          tail_store
+	MOVQ         BX, R8
 	VBROADCASTSS (AX)(DI*4), Y12
 	VBROADCASTSS (CX)(DI*4), Y13
 	VMOVSS       (R8)(SI*4), X8
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y8, Y13, Y1
-	ADDQ         BX, R8
-	INCQ         DI
+	ADDQ         DX, R8
+	VBROADCASTSS 4(AX)(DI*4), Y12
+	VBROADCASTSS 4(CX)(DI*4), Y13
+	VMOVSS       (R8)(SI*4), X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	VBROADCASTSS 8(AX)(DI*4), Y12
+	VBROADCASTSS 8(CX)(DI*4), Y13
+	VMOVSS       (R8)(SI*4), X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	VBROADCASTSS 12(AX)(DI*4), Y12
+	VBROADCASTSS 12(CX)(DI*4), Y13
+	VMOVSS       (R8)(SI*4), X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	ADDQ         step+48(FP), BX
+	ADDQ         $0x04, DI
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+64(FP), DI
-	VMOVSS X0, (DI)(SI*4)
-	MOVQ   acc1+72(FP), DI
-	VMOVSS X1, (DI)(SI*4)
+	MOVQ   acc0+72(FP), BX
+	VMOVSS X0, (BX)(SI*4)
+	MOVQ   acc1+80(FP), BX
+	VMOVSS X1, (BX)(SI*4)
 	ADDQ   $0x01, SI
 	JMP    tail
 
@@ -1750,14 +1964,16 @@ TEXT ·few4F32AVX2(SB), NOSPLIT, $0-104
 	MOVQ q3+24(FP), BX
 	MOVQ rows+32(FP), SI
 	MOVQ stride+40(FP), DI
-	MOVQ n+56(FP), R12
+	MOVQ n+56(FP), R14
 	XORQ R8, R8
 
 block:
-	DECQ   R12
+	DECQ   R14
 	JLT    done
 	MOVQ   SI, R10
 	LEAQ   (R10)(DI*1), R11
+	LEAQ   (R11)(DI*1), R12
+	LEAQ   (R12)(DI*1), R13
 	ADDQ   step+48(FP), SI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -1768,11 +1984,11 @@ block:
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
 	XORQ   R9, R9
-	MOVQ   dim+64(FP), R13
-	SUBQ   $0x10, R13
-	JLT    block_vectors
+	MOVQ   dim+64(FP), R15
+	SUBQ   $0x10, R15
+	JLT    rows0_vectors
 
-block_lines:
+rows0_lines:
 	PREFETCHT1  2048(R10)(R9*4)
 	PREFETCHT1  2048(R11)(R9*4)
 	VMOVUPS     (R10)(R9*4), Y8
@@ -1804,14 +2020,14 @@ block_lines:
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
 	ADDQ        $0x10, R9
-	SUBQ        $0x10, R13
-	JGE         block_lines
+	SUBQ        $0x10, R15
+	JGE         rows0_lines
 
-block_vectors:
-	ADDQ $0x08, R13
-	JLT  block_tail
+rows0_vectors:
+	ADDQ $0x08, R15
+	JLT  rows0_tail
 
-block_vector:
+rows0_vector:
 	VMOVUPS     (R10)(R9*4), Y8
 	VMOVUPS     (R11)(R9*4), Y9
 	VMOVUPS     (AX)(R9*4), Y12
@@ -1827,12 +2043,12 @@ block_vector:
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
 	ADDQ        $0x08, R9
-	SUBQ        $0x08, R13
-	JGE         block_vector
+	SUBQ        $0x08, R15
+	JGE         rows0_vector
 
-block_tail:
+rows0_tail:
 	CMPQ        R9, dim+64(FP)
-	JGE         block_sum
+	JGE         rows0_sum
 	VMOVSS      (R10)(R9*4), X8
 	VMOVSS      (R11)(R9*4), X9
 	VMOVSS      (AX)(R9*4), X12
@@ -1848,9 +2064,128 @@ block_tail:
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
 	INCQ        R9
-	JMP         block_tail
+	JMP         rows0_tail
 
-block_sum:
+rows0_sum:
+	VPERM2F128   $0x20, Y4, Y0, Y14
+	VPERM2F128   $0x31, Y4, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y5, Y1, Y14
+	VPERM2F128   $0x31, Y5, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y6, Y2, Y14
+	VPERM2F128   $0x31, Y6, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VPERM2F128   $0x20, Y7, Y3, Y14
+	VPERM2F128   $0x31, Y7, Y3, Y15
+	VADDPS       Y15, Y14, Y3
+	VHADDPS      Y1, Y0, Y0
+	VHADDPS      Y3, Y2, Y2
+	VHADDPS      Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X14
+	VUNPCKHPS    X13, X0, X15
+	MOVQ         o0+72(FP), R9
+	VMOVLPS      X14, (R9)(R8*4)
+	MOVQ         o1+80(FP), R9
+	VMOVHPS      X14, (R9)(R8*4)
+	MOVQ         o2+88(FP), R9
+	VMOVLPS      X15, (R9)(R8*4)
+	MOVQ         o3+96(FP), R9
+	VMOVHPS      X15, (R9)(R8*4)
+	ADDQ         $0x02, R8
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	XORQ         R9, R9
+	MOVQ         dim+64(FP), R10
+	SUBQ         $0x10, R10
+	JLT          rows2_vectors
+
+rows2_lines:
+	PREFETCHT1  2048(R12)(R9*4)
+	PREFETCHT1  2048(R13)(R9*4)
+	VMOVUPS     (R12)(R9*4), Y8
+	VMOVUPS     (R13)(R9*4), Y9
+	VMOVUPS     (AX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     (CX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     (DX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     (BX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	VMOVUPS     32(R12)(R9*4), Y8
+	VMOVUPS     32(R13)(R9*4), Y9
+	VMOVUPS     32(AX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     32(CX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     32(DX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     32(BX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	ADDQ        $0x10, R9
+	SUBQ        $0x10, R10
+	JGE         rows2_lines
+
+rows2_vectors:
+	ADDQ $0x08, R10
+	JLT  rows2_tail
+
+rows2_vector:
+	VMOVUPS     (R12)(R9*4), Y8
+	VMOVUPS     (R13)(R9*4), Y9
+	VMOVUPS     (AX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     (CX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     (DX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     (BX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	ADDQ        $0x08, R9
+	SUBQ        $0x08, R10
+	JGE         rows2_vector
+
+rows2_tail:
+	CMPQ        R9, dim+64(FP)
+	JGE         rows2_sum
+	VMOVSS      (R12)(R9*4), X8
+	VMOVSS      (R13)(R9*4), X9
+	VMOVSS      (AX)(R9*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVSS      (CX)(R9*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVSS      (DX)(R9*4), X12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVSS      (BX)(R9*4), X12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	INCQ        R9
+	JMP         rows2_tail
+
+rows2_sum:
 	VPERM2F128   $0x20, Y4, Y0, Y14
 	VPERM2F128   $0x31, Y4, Y0, Y15
 	VADDPS       Y15, Y14, Y0
@@ -1884,45 +2219,42 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix4F32AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// func mix4F32AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 // Requires: AVX, FMA3, MMX+
-TEXT ·mix4F32AVX2(SB), NOSPLIT, $0-96
+TEXT ·mix4F32AVX2(SB), NOSPLIT, $0-104
 	MOVQ w0+0(FP), AX
 	MOVQ w1+8(FP), CX
 	MOVQ w2+16(FP), DX
 	MOVQ w3+24(FP), BX
-	MOVQ rows+32(FP), SI
-	MOVQ dim+56(FP), DI
-	SHLQ $0x02, DI
-	MOVQ ahead+40(FP), R11
-	ADDQ SI, R11
+	MOVQ stride+40(FP), SI
 	XORQ R8, R8
 
 columns16:
-	MOVQ    dim+56(FP), R9
-	SUBQ    R8, R9
-	CMPQ    R9, $0x10
+	MOVQ    dim+64(FP), R11
+	SUBQ    R8, R11
+	CMPQ    R11, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+64(FP), R9
-	VMOVUPS (R9)(R8*4), Y0
-	VMOVUPS 32(R9)(R8*4), Y1
-	MOVQ    acc1+72(FP), R9
-	VMOVUPS (R9)(R8*4), Y2
-	VMOVUPS 32(R9)(R8*4), Y3
-	MOVQ    acc2+80(FP), R9
-	VMOVUPS (R9)(R8*4), Y4
-	VMOVUPS 32(R9)(R8*4), Y5
-	MOVQ    acc3+88(FP), R9
-	VMOVUPS (R9)(R8*4), Y6
-	VMOVUPS 32(R9)(R8*4), Y7
+	MOVQ    acc0+72(FP), DI
+	VMOVUPS (DI)(R8*4), Y0
+	VMOVUPS 32(DI)(R8*4), Y1
+	MOVQ    acc1+80(FP), DI
+	VMOVUPS (DI)(R8*4), Y2
+	VMOVUPS 32(DI)(R8*4), Y3
+	MOVQ    acc2+88(FP), DI
+	VMOVUPS (DI)(R8*4), Y4
+	VMOVUPS 32(DI)(R8*4), Y5
+	MOVQ    acc3+96(FP), DI
+	VMOVUPS (DI)(R8*4), Y6
+	VMOVUPS 32(DI)(R8*4), Y7
 	XORQ    R9, R9
-	MOVQ    SI, R10
+	MOVQ    rows+32(FP), DI
+	MOVQ    n+56(FP), R11
 
 columns16_rows:
-	CMPQ         R9, n+48(FP)
-	JGE          columns16_store
-	PREFETCHT1   (R11)
-	ADDQ         $+64, R11
+	DECQ         R11
+	JLT          columns16_store
+	MOVQ         DI, R10
+	PREFETCHT1   2048(R10)(R8*4)
 	VBROADCASTSS (AX)(R9*4), Y12
 	VBROADCASTSS (CX)(R9*4), Y13
 	VBROADCASTSS (DX)(R9*4), Y14
@@ -1937,48 +2269,98 @@ columns16_rows:
 	VFMADD231PS  Y9, Y13, Y3
 	VFMADD231PS  Y9, Y14, Y5
 	VFMADD231PS  Y9, Y15, Y7
-	ADDQ         DI, R10
-	INCQ         R9
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*4)
+	VBROADCASTSS 4(AX)(R9*4), Y12
+	VBROADCASTSS 4(CX)(R9*4), Y13
+	VBROADCASTSS 4(DX)(R9*4), Y14
+	VBROADCASTSS 4(BX)(R9*4), Y15
+	VMOVUPS      (R10)(R8*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VFMADD231PS  Y8, Y14, Y4
+	VFMADD231PS  Y8, Y15, Y6
+	VMOVUPS      32(R10)(R8*4), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	VFMADD231PS  Y9, Y14, Y5
+	VFMADD231PS  Y9, Y15, Y7
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*4)
+	VBROADCASTSS 8(AX)(R9*4), Y12
+	VBROADCASTSS 8(CX)(R9*4), Y13
+	VBROADCASTSS 8(DX)(R9*4), Y14
+	VBROADCASTSS 8(BX)(R9*4), Y15
+	VMOVUPS      (R10)(R8*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VFMADD231PS  Y8, Y14, Y4
+	VFMADD231PS  Y8, Y15, Y6
+	VMOVUPS      32(R10)(R8*4), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	VFMADD231PS  Y9, Y14, Y5
+	VFMADD231PS  Y9, Y15, Y7
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*4)
+	VBROADCASTSS 12(AX)(R9*4), Y12
+	VBROADCASTSS 12(CX)(R9*4), Y13
+	VBROADCASTSS 12(DX)(R9*4), Y14
+	VBROADCASTSS 12(BX)(R9*4), Y15
+	VMOVUPS      (R10)(R8*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VFMADD231PS  Y8, Y14, Y4
+	VFMADD231PS  Y8, Y15, Y6
+	VMOVUPS      32(R10)(R8*4), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	VFMADD231PS  Y9, Y14, Y5
+	VFMADD231PS  Y9, Y15, Y7
+	ADDQ         SI, R10
+	ADDQ         step+48(FP), DI
+	ADDQ         $0x04, R9
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+64(FP), R9
-	VMOVUPS Y0, (R9)(R8*4)
-	VMOVUPS Y1, 32(R9)(R8*4)
-	MOVQ    acc1+72(FP), R9
-	VMOVUPS Y2, (R9)(R8*4)
-	VMOVUPS Y3, 32(R9)(R8*4)
-	MOVQ    acc2+80(FP), R9
-	VMOVUPS Y4, (R9)(R8*4)
-	VMOVUPS Y5, 32(R9)(R8*4)
-	MOVQ    acc3+88(FP), R9
-	VMOVUPS Y6, (R9)(R8*4)
-	VMOVUPS Y7, 32(R9)(R8*4)
+	MOVQ    acc0+72(FP), DI
+	VMOVUPS Y0, (DI)(R8*4)
+	VMOVUPS Y1, 32(DI)(R8*4)
+	MOVQ    acc1+80(FP), DI
+	VMOVUPS Y2, (DI)(R8*4)
+	VMOVUPS Y3, 32(DI)(R8*4)
+	MOVQ    acc2+88(FP), DI
+	VMOVUPS Y4, (DI)(R8*4)
+	VMOVUPS Y5, 32(DI)(R8*4)
+	MOVQ    acc3+96(FP), DI
+	VMOVUPS Y6, (DI)(R8*4)
+	VMOVUPS Y7, 32(DI)(R8*4)
 	ADDQ    $0x10, R8
 	JMP     columns16
 
 columns16_next:
 columns8:
-	MOVQ    dim+56(FP), R9
-	SUBQ    R8, R9
-	CMPQ    R9, $0x08
+	MOVQ    dim+64(FP), R11
+	SUBQ    R8, R11
+	CMPQ    R11, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+64(FP), R9
-	VMOVUPS (R9)(R8*4), Y0
-	MOVQ    acc1+72(FP), R9
-	VMOVUPS (R9)(R8*4), Y1
-	MOVQ    acc2+80(FP), R9
-	VMOVUPS (R9)(R8*4), Y2
-	MOVQ    acc3+88(FP), R9
-	VMOVUPS (R9)(R8*4), Y3
+	MOVQ    acc0+72(FP), DI
+	VMOVUPS (DI)(R8*4), Y0
+	MOVQ    acc1+80(FP), DI
+	VMOVUPS (DI)(R8*4), Y1
+	MOVQ    acc2+88(FP), DI
+	VMOVUPS (DI)(R8*4), Y2
+	MOVQ    acc3+96(FP), DI
+	VMOVUPS (DI)(R8*4), Y3
 	XORQ    R9, R9
-	MOVQ    SI, R10
+	MOVQ    rows+32(FP), DI
+	MOVQ    n+56(FP), R11
 
 columns8_rows:
-	CMPQ         R9, n+48(FP)
-	JGE          columns8_store
-	PREFETCHT1   (R11)
-	ADDQ         $+32, R11
+	DECQ         R11
+	JLT          columns8_store
+	MOVQ         DI, R10
+	PREFETCHT1   2048(R10)(R8*4)
 	VBROADCASTSS (AX)(R9*4), Y12
 	VBROADCASTSS (CX)(R9*4), Y13
 	VBROADCASTSS (DX)(R9*4), Y14
@@ -1988,42 +2370,78 @@ columns8_rows:
 	VFMADD231PS  Y8, Y13, Y1
 	VFMADD231PS  Y8, Y14, Y2
 	VFMADD231PS  Y8, Y15, Y3
-	ADDQ         DI, R10
-	INCQ         R9
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*4)
+	VBROADCASTSS 4(AX)(R9*4), Y12
+	VBROADCASTSS 4(CX)(R9*4), Y13
+	VBROADCASTSS 4(DX)(R9*4), Y14
+	VBROADCASTSS 4(BX)(R9*4), Y15
+	VMOVUPS      (R10)(R8*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*4)
+	VBROADCASTSS 8(AX)(R9*4), Y12
+	VBROADCASTSS 8(CX)(R9*4), Y13
+	VBROADCASTSS 8(DX)(R9*4), Y14
+	VBROADCASTSS 8(BX)(R9*4), Y15
+	VMOVUPS      (R10)(R8*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*4)
+	VBROADCASTSS 12(AX)(R9*4), Y12
+	VBROADCASTSS 12(CX)(R9*4), Y13
+	VBROADCASTSS 12(DX)(R9*4), Y14
+	VBROADCASTSS 12(BX)(R9*4), Y15
+	VMOVUPS      (R10)(R8*4), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	ADDQ         step+48(FP), DI
+	ADDQ         $0x04, R9
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+64(FP), R9
-	VMOVUPS Y0, (R9)(R8*4)
-	MOVQ    acc1+72(FP), R9
-	VMOVUPS Y1, (R9)(R8*4)
-	MOVQ    acc2+80(FP), R9
-	VMOVUPS Y2, (R9)(R8*4)
-	MOVQ    acc3+88(FP), R9
-	VMOVUPS Y3, (R9)(R8*4)
+	MOVQ    acc0+72(FP), DI
+	VMOVUPS Y0, (DI)(R8*4)
+	MOVQ    acc1+80(FP), DI
+	VMOVUPS Y1, (DI)(R8*4)
+	MOVQ    acc2+88(FP), DI
+	VMOVUPS Y2, (DI)(R8*4)
+	MOVQ    acc3+96(FP), DI
+	VMOVUPS Y3, (DI)(R8*4)
 	ADDQ    $0x08, R8
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+56(FP), R9
-	SUBQ   R8, R9
-	CMPQ   R9, $0x01
+	MOVQ   dim+64(FP), R11
+	SUBQ   R8, R11
+	CMPQ   R11, $0x01
 	JLT    tail_next
-	MOVQ   acc0+64(FP), R9
-	VMOVSS (R9)(R8*4), X0
-	MOVQ   acc1+72(FP), R9
-	VMOVSS (R9)(R8*4), X1
-	MOVQ   acc2+80(FP), R9
-	VMOVSS (R9)(R8*4), X2
-	MOVQ   acc3+88(FP), R9
-	VMOVSS (R9)(R8*4), X3
+	MOVQ   acc0+72(FP), DI
+	VMOVSS (DI)(R8*4), X0
+	MOVQ   acc1+80(FP), DI
+	VMOVSS (DI)(R8*4), X1
+	MOVQ   acc2+88(FP), DI
+	VMOVSS (DI)(R8*4), X2
+	MOVQ   acc3+96(FP), DI
+	VMOVSS (DI)(R8*4), X3
 	XORQ   R9, R9
-	MOVQ   SI, R10
+	MOVQ   rows+32(FP), DI
+	MOVQ   n+56(FP), R11
 
 tail_rows:
-	CMPQ         R9, n+48(FP)
-	JGE          tail_store
+	DECQ         R11
+	JLT          tail_store
+	MOVQ         DI, R10
 	VBROADCASTSS (AX)(R9*4), Y12
 	VBROADCASTSS (CX)(R9*4), Y13
 	VBROADCASTSS (DX)(R9*4), Y14
@@ -2033,19 +2451,50 @@ tail_rows:
 	VFMADD231PS  Y8, Y13, Y1
 	VFMADD231PS  Y8, Y14, Y2
 	VFMADD231PS  Y8, Y15, Y3
-	ADDQ         DI, R10
-	INCQ         R9
+	ADDQ         SI, R10
+	VBROADCASTSS 4(AX)(R9*4), Y12
+	VBROADCASTSS 4(CX)(R9*4), Y13
+	VBROADCASTSS 4(DX)(R9*4), Y14
+	VBROADCASTSS 4(BX)(R9*4), Y15
+	VMOVSS       (R10)(R8*4), X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	VBROADCASTSS 8(AX)(R9*4), Y12
+	VBROADCASTSS 8(CX)(R9*4), Y13
+	VBROADCASTSS 8(DX)(R9*4), Y14
+	VBROADCASTSS 8(BX)(R9*4), Y15
+	VMOVSS       (R10)(R8*4), X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	VBROADCASTSS 12(AX)(R9*4), Y12
+	VBROADCASTSS 12(CX)(R9*4), Y13
+	VBROADCASTSS 12(DX)(R9*4), Y14
+	VBROADCASTSS 12(BX)(R9*4), Y15
+	VMOVSS       (R10)(R8*4), X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	ADDQ         step+48(FP), DI
+	ADDQ         $0x04, R9
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+64(FP), R9
-	VMOVSS X0, (R9)(R8*4)
-	MOVQ   acc1+72(FP), R9
-	VMOVSS X1, (R9)(R8*4)
-	MOVQ   acc2+80(FP), R9
-	VMOVSS X2, (R9)(R8*4)
-	MOVQ   acc3+88(FP), R9
-	VMOVSS X3, (R9)(R8*4)
+	MOVQ   acc0+72(FP), DI
+	VMOVSS X0, (DI)(R8*4)
+	MOVQ   acc1+80(FP), DI
+	VMOVSS X1, (DI)(R8*4)
+	MOVQ   acc2+88(FP), DI
+	VMOVSS X2, (DI)(R8*4)
+	MOVQ   acc3+96(FP), DI
+	VMOVSS X3, (DI)(R8*4)
 	ADDQ   $0x01, R8
 	JMP    tail
 
@@ -2173,9 +2622,9 @@ block:
 	XORQ   SI, SI
 	MOVQ   dim+64(FP), R11
 	SUBQ   $0x20, R11
-	JLT    block_vectors
+	JLT    rows0_vectors
 
-block_lines:
+rows0_lines:
 	PREFETCHT1  2048(DI)(SI*2)
 	PREFETCHT1  2048(R8)(SI*2)
 	PREFETCHT1  2048(R9)(SI*2)
@@ -2234,13 +2683,13 @@ block_lines:
 	VFMADD231PS Y11, Y12, Y3
 	ADDQ        $0x20, SI
 	SUBQ        $0x20, R11
-	JGE         block_lines
+	JGE         rows0_lines
 
-block_vectors:
+rows0_vectors:
 	ADDQ $0x18, R11
-	JLT  block_tail
+	JLT  rows0_tail
 
-block_vector:
+rows0_vector:
 	VPMOVZXWD   (DI)(SI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
 	VPMOVZXWD   (R8)(SI*2), Y9
@@ -2256,11 +2705,11 @@ block_vector:
 	VFMADD231PS Y11, Y12, Y3
 	ADDQ        $0x08, SI
 	SUBQ        $0x08, R11
-	JGE         block_vector
+	JGE         rows0_vector
 
-block_tail:
+rows0_tail:
 	CMPQ        SI, dim+64(FP)
-	JGE         block_sum
+	JGE         rows0_sum
 	MOVWLZX     (DI)(SI*2), R11
 	SHLL        $0x10, R11
 	VMOVD       R11, X8
@@ -2279,9 +2728,9 @@ block_tail:
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
 	INCQ        SI
-	JMP         block_tail
+	JMP         rows0_tail
 
-block_sum:
+rows0_sum:
 	VPERM2F128   $0x20, Y1, Y0, Y14
 	VPERM2F128   $0x31, Y1, Y0, Y15
 	VADDPS       Y15, Y14, Y0
@@ -2301,35 +2750,32 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix1BF16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// func mix1BF16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·mix1BF16AVX2(SB), NOSPLIT, $0-96
+TEXT ·mix1BF16AVX2(SB), NOSPLIT, $0-104
 	MOVQ w0+0(FP), AX
-	MOVQ rows+32(FP), CX
-	MOVQ dim+56(FP), DX
-	SHLQ $0x01, DX
-	MOVQ ahead+40(FP), R8
-	ADDQ CX, R8
+	MOVQ stride+40(FP), CX
 	XORQ BX, BX
 
 columns32:
-	MOVQ    dim+56(FP), SI
-	SUBQ    BX, SI
-	CMPQ    SI, $0x20
+	MOVQ    dim+64(FP), R8
+	SUBQ    BX, R8
+	CMPQ    R8, $0x20
 	JLT     columns32_next
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS (SI)(BX*4), Y0
-	VMOVUPS 32(SI)(BX*4), Y1
-	VMOVUPS 64(SI)(BX*4), Y2
-	VMOVUPS 96(SI)(BX*4), Y3
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS (DX)(BX*4), Y0
+	VMOVUPS 32(DX)(BX*4), Y1
+	VMOVUPS 64(DX)(BX*4), Y2
+	VMOVUPS 96(DX)(BX*4), Y3
 	XORQ    SI, SI
-	MOVQ    CX, DI
+	MOVQ    rows+32(FP), DX
+	MOVQ    n+56(FP), R8
 
 columns32_rows:
-	CMPQ         SI, n+48(FP)
-	JGE          columns32_store
-	PREFETCHT1   (R8)
-	ADDQ         $+64, R8
+	DECQ         R8
+	JLT          columns32_store
+	MOVQ         DX, DI
+	PREFETCHT1   2048(DI)(BX*2)
 	VBROADCASTSS (AX)(SI*4), Y8
 	VPMOVZXWD    (DI)(BX*2), Y4
 	VPSLLD       $0x10, Y4, Y4
@@ -2343,36 +2789,83 @@ columns32_rows:
 	VPMOVZXWD    48(DI)(BX*2), Y7
 	VPSLLD       $0x10, Y7, Y7
 	VFMADD231PS  Y7, Y8, Y3
-	ADDQ         DX, DI
-	INCQ         SI
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 4(AX)(SI*4), Y8
+	VPMOVZXWD    (DI)(BX*2), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VPMOVZXWD    16(DI)(BX*2), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y5, Y8, Y1
+	VPMOVZXWD    32(DI)(BX*2), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VFMADD231PS  Y6, Y8, Y2
+	VPMOVZXWD    48(DI)(BX*2), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 8(AX)(SI*4), Y8
+	VPMOVZXWD    (DI)(BX*2), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VPMOVZXWD    16(DI)(BX*2), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y5, Y8, Y1
+	VPMOVZXWD    32(DI)(BX*2), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VFMADD231PS  Y6, Y8, Y2
+	VPMOVZXWD    48(DI)(BX*2), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 12(AX)(SI*4), Y8
+	VPMOVZXWD    (DI)(BX*2), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VPMOVZXWD    16(DI)(BX*2), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y5, Y8, Y1
+	VPMOVZXWD    32(DI)(BX*2), Y6
+	VPSLLD       $0x10, Y6, Y6
+	VFMADD231PS  Y6, Y8, Y2
+	VPMOVZXWD    48(DI)(BX*2), Y7
+	VPSLLD       $0x10, Y7, Y7
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         CX, DI
+	ADDQ         step+48(FP), DX
+	ADDQ         $0x04, SI
 	JMP          columns32_rows
 
 columns32_store:
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS Y0, (SI)(BX*4)
-	VMOVUPS Y1, 32(SI)(BX*4)
-	VMOVUPS Y2, 64(SI)(BX*4)
-	VMOVUPS Y3, 96(SI)(BX*4)
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS Y0, (DX)(BX*4)
+	VMOVUPS Y1, 32(DX)(BX*4)
+	VMOVUPS Y2, 64(DX)(BX*4)
+	VMOVUPS Y3, 96(DX)(BX*4)
 	ADDQ    $0x20, BX
 	JMP     columns32
 
 columns32_next:
 columns16:
-	MOVQ    dim+56(FP), SI
-	SUBQ    BX, SI
-	CMPQ    SI, $0x10
+	MOVQ    dim+64(FP), R8
+	SUBQ    BX, R8
+	CMPQ    R8, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS (SI)(BX*4), Y0
-	VMOVUPS 32(SI)(BX*4), Y1
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS (DX)(BX*4), Y0
+	VMOVUPS 32(DX)(BX*4), Y1
 	XORQ    SI, SI
-	MOVQ    CX, DI
+	MOVQ    rows+32(FP), DX
+	MOVQ    n+56(FP), R8
 
 columns16_rows:
-	CMPQ         SI, n+48(FP)
-	JGE          columns16_store
-	PREFETCHT1   (R8)
-	ADDQ         $+32, R8
+	DECQ         R8
+	JLT          columns16_store
+	MOVQ         DX, DI
+	PREFETCHT1   2048(DI)(BX*2)
 	VBROADCASTSS (AX)(SI*4), Y8
 	VPMOVZXWD    (DI)(BX*2), Y4
 	VPSLLD       $0x10, Y4, Y4
@@ -2380,73 +2873,142 @@ columns16_rows:
 	VPMOVZXWD    16(DI)(BX*2), Y5
 	VPSLLD       $0x10, Y5, Y5
 	VFMADD231PS  Y5, Y8, Y1
-	ADDQ         DX, DI
-	INCQ         SI
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 4(AX)(SI*4), Y8
+	VPMOVZXWD    (DI)(BX*2), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VPMOVZXWD    16(DI)(BX*2), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y5, Y8, Y1
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 8(AX)(SI*4), Y8
+	VPMOVZXWD    (DI)(BX*2), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VPMOVZXWD    16(DI)(BX*2), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y5, Y8, Y1
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 12(AX)(SI*4), Y8
+	VPMOVZXWD    (DI)(BX*2), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VPMOVZXWD    16(DI)(BX*2), Y5
+	VPSLLD       $0x10, Y5, Y5
+	VFMADD231PS  Y5, Y8, Y1
+	ADDQ         CX, DI
+	ADDQ         step+48(FP), DX
+	ADDQ         $0x04, SI
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS Y0, (SI)(BX*4)
-	VMOVUPS Y1, 32(SI)(BX*4)
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS Y0, (DX)(BX*4)
+	VMOVUPS Y1, 32(DX)(BX*4)
 	ADDQ    $0x10, BX
 	JMP     columns16
 
 columns16_next:
 columns8:
-	MOVQ    dim+56(FP), SI
-	SUBQ    BX, SI
-	CMPQ    SI, $0x08
+	MOVQ    dim+64(FP), R8
+	SUBQ    BX, R8
+	CMPQ    R8, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS (SI)(BX*4), Y0
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS (DX)(BX*4), Y0
 	XORQ    SI, SI
-	MOVQ    CX, DI
+	MOVQ    rows+32(FP), DX
+	MOVQ    n+56(FP), R8
 
 columns8_rows:
-	CMPQ         SI, n+48(FP)
-	JGE          columns8_store
-	PREFETCHT1   (R8)
-	ADDQ         $+16, R8
+	DECQ         R8
+	JLT          columns8_store
+	MOVQ         DX, DI
+	PREFETCHT1   2048(DI)(BX*2)
 	VBROADCASTSS (AX)(SI*4), Y8
 	VPMOVZXWD    (DI)(BX*2), Y4
 	VPSLLD       $0x10, Y4, Y4
 	VFMADD231PS  Y4, Y8, Y0
-	ADDQ         DX, DI
-	INCQ         SI
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 4(AX)(SI*4), Y8
+	VPMOVZXWD    (DI)(BX*2), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 8(AX)(SI*4), Y8
+	VPMOVZXWD    (DI)(BX*2), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 12(AX)(SI*4), Y8
+	VPMOVZXWD    (DI)(BX*2), Y4
+	VPSLLD       $0x10, Y4, Y4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	ADDQ         step+48(FP), DX
+	ADDQ         $0x04, SI
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS Y0, (SI)(BX*4)
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS Y0, (DX)(BX*4)
 	ADDQ    $0x08, BX
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+56(FP), SI
-	SUBQ   BX, SI
-	CMPQ   SI, $0x01
+	MOVQ   dim+64(FP), R9
+	SUBQ   BX, R9
+	CMPQ   R9, $0x01
 	JLT    tail_next
-	MOVQ   acc0+64(FP), SI
-	VMOVSS (SI)(BX*4), X0
+	MOVQ   acc0+72(FP), DX
+	VMOVSS (DX)(BX*4), X0
 	XORQ   SI, SI
-	MOVQ   CX, DI
+	MOVQ   rows+32(FP), DX
+	MOVQ   n+56(FP), R9
 
 tail_rows:
-	CMPQ         SI, n+48(FP)
-	JGE          tail_store
+	DECQ         R9
+	JLT          tail_store
+	MOVQ         DX, DI
 	VBROADCASTSS (AX)(SI*4), Y8
 	MOVWLZX      (DI)(BX*2), R8
 	SHLL         $0x10, R8
 	VMOVD        R8, X4
 	VFMADD231PS  Y4, Y8, Y0
-	ADDQ         DX, DI
-	INCQ         SI
+	ADDQ         CX, DI
+	VBROADCASTSS 4(AX)(SI*4), Y8
+	MOVWLZX      (DI)(BX*2), R8
+	SHLL         $0x10, R8
+	VMOVD        R8, X4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	VBROADCASTSS 8(AX)(SI*4), Y8
+	MOVWLZX      (DI)(BX*2), R8
+	SHLL         $0x10, R8
+	VMOVD        R8, X4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	VBROADCASTSS 12(AX)(SI*4), Y8
+	MOVWLZX      (DI)(BX*2), R8
+	SHLL         $0x10, R8
+	VMOVD        R8, X4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	ADDQ         step+48(FP), DX
+	ADDQ         $0x04, SI
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+64(FP), SI
-	VMOVSS X0, (SI)(BX*4)
+	MOVQ   acc0+72(FP), DX
+	VMOVSS X0, (DX)(BX*4)
 	ADDQ   $0x01, BX
 	JMP    tail
 
@@ -2483,9 +3045,9 @@ block:
 	XORQ   DI, DI
 	MOVQ   dim+64(FP), R12
 	SUBQ   $0x20, R12
-	JLT    block_vectors
+	JLT    rows0_vectors
 
-block_lines:
+rows0_lines:
 	PREFETCHT1  2048(R8)(DI*2)
 	PREFETCHT1  2048(R9)(DI*2)
 	PREFETCHT1  2048(R10)(DI*2)
@@ -2564,13 +3126,13 @@ block_lines:
 	VFMADD231PS Y11, Y12, Y7
 	ADDQ        $0x20, DI
 	SUBQ        $0x20, R12
-	JGE         block_lines
+	JGE         rows0_lines
 
-block_vectors:
+rows0_vectors:
 	ADDQ $0x18, R12
-	JLT  block_tail
+	JLT  rows0_tail
 
-block_vector:
+rows0_vector:
 	VPMOVZXWD   (R8)(DI*2), Y8
 	VPSLLD      $0x10, Y8, Y8
 	VPMOVZXWD   (R9)(DI*2), Y9
@@ -2591,11 +3153,11 @@ block_vector:
 	VFMADD231PS Y11, Y12, Y7
 	ADDQ        $0x08, DI
 	SUBQ        $0x08, R12
-	JGE         block_vector
+	JGE         rows0_vector
 
-block_tail:
+rows0_tail:
 	CMPQ        DI, dim+64(FP)
-	JGE         block_sum
+	JGE         rows0_sum
 	MOVWLZX     (R8)(DI*2), R12
 	SHLL        $0x10, R12
 	VMOVD       R12, X8
@@ -2619,9 +3181,9 @@ block_tail:
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
 	INCQ        DI
-	JMP         block_tail
+	JMP         rows0_tail
 
-block_sum:
+rows0_sum:
 	VPERM2F128   $0x20, Y2, Y0, Y14
 	VPERM2F128   $0x31, Y2, Y0, Y15
 	VADDPS       Y15, Y14, Y0
@@ -2653,41 +3215,38 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix2BF16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// func mix2BF16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·mix2BF16AVX2(SB), NOSPLIT, $0-96
+TEXT ·mix2BF16AVX2(SB), NOSPLIT, $0-104
 	MOVQ w0+0(FP), AX
 	MOVQ w1+8(FP), CX
-	MOVQ rows+32(FP), DX
-	MOVQ dim+56(FP), BX
-	SHLQ $0x01, BX
-	MOVQ ahead+40(FP), R9
-	ADDQ DX, R9
+	MOVQ stride+40(FP), DX
 	XORQ SI, SI
 
 columns32:
-	MOVQ    dim+56(FP), DI
-	SUBQ    SI, DI
-	CMPQ    DI, $0x20
+	MOVQ    dim+64(FP), R9
+	SUBQ    SI, R9
+	CMPQ    R9, $0x20
 	JLT     columns32_next
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS (DI)(SI*4), Y0
-	VMOVUPS 32(DI)(SI*4), Y1
-	VMOVUPS 64(DI)(SI*4), Y2
-	VMOVUPS 96(DI)(SI*4), Y3
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS (DI)(SI*4), Y4
-	VMOVUPS 32(DI)(SI*4), Y5
-	VMOVUPS 64(DI)(SI*4), Y6
-	VMOVUPS 96(DI)(SI*4), Y7
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS (BX)(SI*4), Y0
+	VMOVUPS 32(BX)(SI*4), Y1
+	VMOVUPS 64(BX)(SI*4), Y2
+	VMOVUPS 96(BX)(SI*4), Y3
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS (BX)(SI*4), Y4
+	VMOVUPS 32(BX)(SI*4), Y5
+	VMOVUPS 64(BX)(SI*4), Y6
+	VMOVUPS 96(BX)(SI*4), Y7
 	XORQ    DI, DI
-	MOVQ    DX, R8
+	MOVQ    rows+32(FP), BX
+	MOVQ    n+56(FP), R9
 
 columns32_rows:
-	CMPQ         DI, n+48(FP)
-	JGE          columns32_store
-	PREFETCHT1   (R9)
-	ADDQ         $+64, R9
+	DECQ         R9
+	JLT          columns32_store
+	MOVQ         BX, R8
+	PREFETCHT1   2048(R8)(SI*2)
 	VBROADCASTSS (AX)(DI*4), Y12
 	VBROADCASTSS (CX)(DI*4), Y13
 	VPMOVZXWD    (R8)(SI*2), Y8
@@ -2706,44 +3265,106 @@ columns32_rows:
 	VPSLLD       $0x10, Y11, Y11
 	VFMADD231PS  Y11, Y12, Y3
 	VFMADD231PS  Y11, Y13, Y7
-	ADDQ         BX, R8
-	INCQ         DI
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 4(AX)(DI*4), Y12
+	VBROADCASTSS 4(CX)(DI*4), Y13
+	VPMOVZXWD    (R8)(SI*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y4
+	VPMOVZXWD    16(R8)(SI*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y5
+	VPMOVZXWD    32(R8)(SI*2), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y10, Y13, Y6
+	VPMOVZXWD    48(R8)(SI*2), Y11
+	VPSLLD       $0x10, Y11, Y11
+	VFMADD231PS  Y11, Y12, Y3
+	VFMADD231PS  Y11, Y13, Y7
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 8(AX)(DI*4), Y12
+	VBROADCASTSS 8(CX)(DI*4), Y13
+	VPMOVZXWD    (R8)(SI*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y4
+	VPMOVZXWD    16(R8)(SI*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y5
+	VPMOVZXWD    32(R8)(SI*2), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y10, Y13, Y6
+	VPMOVZXWD    48(R8)(SI*2), Y11
+	VPSLLD       $0x10, Y11, Y11
+	VFMADD231PS  Y11, Y12, Y3
+	VFMADD231PS  Y11, Y13, Y7
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 12(AX)(DI*4), Y12
+	VBROADCASTSS 12(CX)(DI*4), Y13
+	VPMOVZXWD    (R8)(SI*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y4
+	VPMOVZXWD    16(R8)(SI*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y5
+	VPMOVZXWD    32(R8)(SI*2), Y10
+	VPSLLD       $0x10, Y10, Y10
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y10, Y13, Y6
+	VPMOVZXWD    48(R8)(SI*2), Y11
+	VPSLLD       $0x10, Y11, Y11
+	VFMADD231PS  Y11, Y12, Y3
+	VFMADD231PS  Y11, Y13, Y7
+	ADDQ         DX, R8
+	ADDQ         step+48(FP), BX
+	ADDQ         $0x04, DI
 	JMP          columns32_rows
 
 columns32_store:
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS Y0, (DI)(SI*4)
-	VMOVUPS Y1, 32(DI)(SI*4)
-	VMOVUPS Y2, 64(DI)(SI*4)
-	VMOVUPS Y3, 96(DI)(SI*4)
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS Y4, (DI)(SI*4)
-	VMOVUPS Y5, 32(DI)(SI*4)
-	VMOVUPS Y6, 64(DI)(SI*4)
-	VMOVUPS Y7, 96(DI)(SI*4)
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS Y0, (BX)(SI*4)
+	VMOVUPS Y1, 32(BX)(SI*4)
+	VMOVUPS Y2, 64(BX)(SI*4)
+	VMOVUPS Y3, 96(BX)(SI*4)
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS Y4, (BX)(SI*4)
+	VMOVUPS Y5, 32(BX)(SI*4)
+	VMOVUPS Y6, 64(BX)(SI*4)
+	VMOVUPS Y7, 96(BX)(SI*4)
 	ADDQ    $0x20, SI
 	JMP     columns32
 
 columns32_next:
 columns16:
-	MOVQ    dim+56(FP), DI
-	SUBQ    SI, DI
-	CMPQ    DI, $0x10
+	MOVQ    dim+64(FP), R9
+	SUBQ    SI, R9
+	CMPQ    R9, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS (DI)(SI*4), Y0
-	VMOVUPS 32(DI)(SI*4), Y1
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS (DI)(SI*4), Y2
-	VMOVUPS 32(DI)(SI*4), Y3
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS (BX)(SI*4), Y0
+	VMOVUPS 32(BX)(SI*4), Y1
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS (BX)(SI*4), Y2
+	VMOVUPS 32(BX)(SI*4), Y3
 	XORQ    DI, DI
-	MOVQ    DX, R8
+	MOVQ    rows+32(FP), BX
+	MOVQ    n+56(FP), R9
 
 columns16_rows:
-	CMPQ         DI, n+48(FP)
-	JGE          columns16_store
-	PREFETCHT1   (R9)
-	ADDQ         $+32, R9
+	DECQ         R9
+	JLT          columns16_store
+	MOVQ         BX, R8
+	PREFETCHT1   2048(R8)(SI*2)
 	VBROADCASTSS (AX)(DI*4), Y12
 	VBROADCASTSS (CX)(DI*4), Y13
 	VPMOVZXWD    (R8)(SI*2), Y8
@@ -2754,72 +3375,137 @@ columns16_rows:
 	VPSLLD       $0x10, Y9, Y9
 	VFMADD231PS  Y9, Y12, Y1
 	VFMADD231PS  Y9, Y13, Y3
-	ADDQ         BX, R8
-	INCQ         DI
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 4(AX)(DI*4), Y12
+	VBROADCASTSS 4(CX)(DI*4), Y13
+	VPMOVZXWD    (R8)(SI*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VPMOVZXWD    16(R8)(SI*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 8(AX)(DI*4), Y12
+	VBROADCASTSS 8(CX)(DI*4), Y13
+	VPMOVZXWD    (R8)(SI*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VPMOVZXWD    16(R8)(SI*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 12(AX)(DI*4), Y12
+	VBROADCASTSS 12(CX)(DI*4), Y13
+	VPMOVZXWD    (R8)(SI*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VPMOVZXWD    16(R8)(SI*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	ADDQ         DX, R8
+	ADDQ         step+48(FP), BX
+	ADDQ         $0x04, DI
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS Y0, (DI)(SI*4)
-	VMOVUPS Y1, 32(DI)(SI*4)
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS Y2, (DI)(SI*4)
-	VMOVUPS Y3, 32(DI)(SI*4)
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS Y0, (BX)(SI*4)
+	VMOVUPS Y1, 32(BX)(SI*4)
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS Y2, (BX)(SI*4)
+	VMOVUPS Y3, 32(BX)(SI*4)
 	ADDQ    $0x10, SI
 	JMP     columns16
 
 columns16_next:
 columns8:
-	MOVQ    dim+56(FP), DI
-	SUBQ    SI, DI
-	CMPQ    DI, $0x08
+	MOVQ    dim+64(FP), R9
+	SUBQ    SI, R9
+	CMPQ    R9, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS (DI)(SI*4), Y0
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS (DI)(SI*4), Y1
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS (BX)(SI*4), Y0
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS (BX)(SI*4), Y1
 	XORQ    DI, DI
-	MOVQ    DX, R8
+	MOVQ    rows+32(FP), BX
+	MOVQ    n+56(FP), R9
 
 columns8_rows:
-	CMPQ         DI, n+48(FP)
-	JGE          columns8_store
-	PREFETCHT1   (R9)
-	ADDQ         $+16, R9
+	DECQ         R9
+	JLT          columns8_store
+	MOVQ         BX, R8
+	PREFETCHT1   2048(R8)(SI*2)
 	VBROADCASTSS (AX)(DI*4), Y12
 	VBROADCASTSS (CX)(DI*4), Y13
 	VPMOVZXWD    (R8)(SI*2), Y8
 	VPSLLD       $0x10, Y8, Y8
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y8, Y13, Y1
-	ADDQ         BX, R8
-	INCQ         DI
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 4(AX)(DI*4), Y12
+	VBROADCASTSS 4(CX)(DI*4), Y13
+	VPMOVZXWD    (R8)(SI*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 8(AX)(DI*4), Y12
+	VBROADCASTSS 8(CX)(DI*4), Y13
+	VPMOVZXWD    (R8)(SI*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 12(AX)(DI*4), Y12
+	VBROADCASTSS 12(CX)(DI*4), Y13
+	VPMOVZXWD    (R8)(SI*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	ADDQ         step+48(FP), BX
+	ADDQ         $0x04, DI
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS Y0, (DI)(SI*4)
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS Y1, (DI)(SI*4)
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS Y0, (BX)(SI*4)
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS Y1, (BX)(SI*4)
 	ADDQ    $0x08, SI
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+56(FP), DI
-	SUBQ   SI, DI
-	CMPQ   DI, $0x01
+	MOVQ   dim+64(FP), R10
+	SUBQ   SI, R10
+	CMPQ   R10, $0x01
 	JLT    tail_next
-	MOVQ   acc0+64(FP), DI
-	VMOVSS (DI)(SI*4), X0
-	MOVQ   acc1+72(FP), DI
-	VMOVSS (DI)(SI*4), X1
+	MOVQ   acc0+72(FP), BX
+	VMOVSS (BX)(SI*4), X0
+	MOVQ   acc1+80(FP), BX
+	VMOVSS (BX)(SI*4), X1
 	XORQ   DI, DI
-	MOVQ   DX, R8
+	MOVQ   rows+32(FP), BX
+	MOVQ   n+56(FP), R10
 
 tail_rows:
-	CMPQ         DI, n+48(FP)
-	JGE          tail_store
+	DECQ         R10
+	JLT          tail_store
+	MOVQ         BX, R8
 	VBROADCASTSS (AX)(DI*4), Y12
 	VBROADCASTSS (CX)(DI*4), Y13
 	MOVWLZX      (R8)(SI*2), R9
@@ -2827,15 +3513,40 @@ tail_rows:
 	VMOVD        R9, X8
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y8, Y13, Y1
-	ADDQ         BX, R8
-	INCQ         DI
+	ADDQ         DX, R8
+	VBROADCASTSS 4(AX)(DI*4), Y12
+	VBROADCASTSS 4(CX)(DI*4), Y13
+	MOVWLZX      (R8)(SI*2), R9
+	SHLL         $0x10, R9
+	VMOVD        R9, X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	VBROADCASTSS 8(AX)(DI*4), Y12
+	VBROADCASTSS 8(CX)(DI*4), Y13
+	MOVWLZX      (R8)(SI*2), R9
+	SHLL         $0x10, R9
+	VMOVD        R9, X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	VBROADCASTSS 12(AX)(DI*4), Y12
+	VBROADCASTSS 12(CX)(DI*4), Y13
+	MOVWLZX      (R8)(SI*2), R9
+	SHLL         $0x10, R9
+	VMOVD        R9, X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	ADDQ         step+48(FP), BX
+	ADDQ         $0x04, DI
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+64(FP), DI
-	VMOVSS X0, (DI)(SI*4)
-	MOVQ   acc1+72(FP), DI
-	VMOVSS X1, (DI)(SI*4)
+	MOVQ   acc0+72(FP), BX
+	VMOVSS X0, (BX)(SI*4)
+	MOVQ   acc1+80(FP), BX
+	VMOVSS X1, (BX)(SI*4)
 	ADDQ   $0x01, SI
 	JMP    tail
 
@@ -2852,14 +3563,16 @@ TEXT ·few4BF16AVX2(SB), NOSPLIT, $0-104
 	MOVQ q3+24(FP), BX
 	MOVQ rows+32(FP), SI
 	MOVQ stride+40(FP), DI
-	MOVQ n+56(FP), R13
+	MOVQ n+56(FP), R15
 	XORQ R8, R8
 
 block:
-	DECQ   R13
+	DECQ   R15
 	JLT    done
 	MOVQ   SI, R10
 	LEAQ   (R10)(DI*1), R11
+	LEAQ   (R11)(DI*1), R12
+	LEAQ   (R12)(DI*1), R13
 	ADDQ   step+48(FP), SI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -2870,11 +3583,11 @@ block:
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
 	XORQ   R9, R9
-	MOVQ   dim+64(FP), R12
-	SUBQ   $0x20, R12
-	JLT    block_vectors
+	MOVQ   dim+64(FP), R14
+	SUBQ   $0x20, R14
+	JLT    rows0_vectors
 
-block_lines:
+rows0_lines:
 	PREFETCHT1  2048(R10)(R9*2)
 	PREFETCHT1  2048(R11)(R9*2)
 	VPMOVZXWD   (R10)(R9*2), Y8
@@ -2942,14 +3655,14 @@ block_lines:
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
 	ADDQ        $0x20, R9
-	SUBQ        $0x20, R12
-	JGE         block_lines
+	SUBQ        $0x20, R14
+	JGE         rows0_lines
 
-block_vectors:
-	ADDQ $0x18, R12
-	JLT  block_tail
+rows0_vectors:
+	ADDQ $0x18, R14
+	JLT  rows0_tail
 
-block_vector:
+rows0_vector:
 	VPMOVZXWD   (R10)(R9*2), Y8
 	VPSLLD      $0x10, Y8, Y8
 	VPMOVZXWD   (R11)(R9*2), Y9
@@ -2967,18 +3680,18 @@ block_vector:
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
 	ADDQ        $0x08, R9
-	SUBQ        $0x08, R12
-	JGE         block_vector
+	SUBQ        $0x08, R14
+	JGE         rows0_vector
 
-block_tail:
+rows0_tail:
 	CMPQ        R9, dim+64(FP)
-	JGE         block_sum
-	MOVWLZX     (R10)(R9*2), R12
-	SHLL        $0x10, R12
-	VMOVD       R12, X8
-	MOVWLZX     (R11)(R9*2), R12
-	SHLL        $0x10, R12
-	VMOVD       R12, X9
+	JGE         rows0_sum
+	MOVWLZX     (R10)(R9*2), R14
+	SHLL        $0x10, R14
+	VMOVD       R14, X8
+	MOVWLZX     (R11)(R9*2), R14
+	SHLL        $0x10, R14
+	VMOVD       R14, X9
 	VMOVSS      (AX)(R9*4), X12
 	VFMADD231PS Y8, Y12, Y0
 	VFMADD231PS Y9, Y12, Y4
@@ -2992,9 +3705,170 @@ block_tail:
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
 	INCQ        R9
-	JMP         block_tail
+	JMP         rows0_tail
 
-block_sum:
+rows0_sum:
+	VPERM2F128   $0x20, Y4, Y0, Y14
+	VPERM2F128   $0x31, Y4, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y5, Y1, Y14
+	VPERM2F128   $0x31, Y5, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y6, Y2, Y14
+	VPERM2F128   $0x31, Y6, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VPERM2F128   $0x20, Y7, Y3, Y14
+	VPERM2F128   $0x31, Y7, Y3, Y15
+	VADDPS       Y15, Y14, Y3
+	VHADDPS      Y1, Y0, Y0
+	VHADDPS      Y3, Y2, Y2
+	VHADDPS      Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X14
+	VUNPCKHPS    X13, X0, X15
+	MOVQ         o0+72(FP), R9
+	VMOVLPS      X14, (R9)(R8*4)
+	MOVQ         o1+80(FP), R9
+	VMOVHPS      X14, (R9)(R8*4)
+	MOVQ         o2+88(FP), R9
+	VMOVLPS      X15, (R9)(R8*4)
+	MOVQ         o3+96(FP), R9
+	VMOVHPS      X15, (R9)(R8*4)
+	ADDQ         $0x02, R8
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	XORQ         R9, R9
+	MOVQ         dim+64(FP), R10
+	SUBQ         $0x20, R10
+	JLT          rows2_vectors
+
+rows2_lines:
+	PREFETCHT1  2048(R12)(R9*2)
+	PREFETCHT1  2048(R13)(R9*2)
+	VPMOVZXWD   (R12)(R9*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   (R13)(R9*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VMOVUPS     (AX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     (CX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     (DX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     (BX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	VPMOVZXWD   16(R12)(R9*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   16(R13)(R9*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VMOVUPS     32(AX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     32(CX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     32(DX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     32(BX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	VPMOVZXWD   32(R12)(R9*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   32(R13)(R9*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VMOVUPS     64(AX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     64(CX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     64(DX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     64(BX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	VPMOVZXWD   48(R12)(R9*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   48(R13)(R9*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VMOVUPS     96(AX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     96(CX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     96(DX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     96(BX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	ADDQ        $0x20, R9
+	SUBQ        $0x20, R10
+	JGE         rows2_lines
+
+rows2_vectors:
+	ADDQ $0x18, R10
+	JLT  rows2_tail
+
+rows2_vector:
+	VPMOVZXWD   (R12)(R9*2), Y8
+	VPSLLD      $0x10, Y8, Y8
+	VPMOVZXWD   (R13)(R9*2), Y9
+	VPSLLD      $0x10, Y9, Y9
+	VMOVUPS     (AX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     (CX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     (DX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     (BX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	ADDQ        $0x08, R9
+	SUBQ        $0x08, R10
+	JGE         rows2_vector
+
+rows2_tail:
+	CMPQ        R9, dim+64(FP)
+	JGE         rows2_sum
+	MOVWLZX     (R12)(R9*2), R14
+	SHLL        $0x10, R14
+	VMOVD       R14, X8
+	MOVWLZX     (R13)(R9*2), R14
+	SHLL        $0x10, R14
+	VMOVD       R14, X9
+	VMOVSS      (AX)(R9*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVSS      (CX)(R9*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVSS      (DX)(R9*4), X12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVSS      (BX)(R9*4), X12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	INCQ        R9
+	JMP         rows2_tail
+
+rows2_sum:
 	VPERM2F128   $0x20, Y4, Y0, Y14
 	VPERM2F128   $0x31, Y4, Y0, Y15
 	VADDPS       Y15, Y14, Y0
@@ -3028,45 +3902,42 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix4BF16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// func mix4BF16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·mix4BF16AVX2(SB), NOSPLIT, $0-96
+TEXT ·mix4BF16AVX2(SB), NOSPLIT, $0-104
 	MOVQ w0+0(FP), AX
 	MOVQ w1+8(FP), CX
 	MOVQ w2+16(FP), DX
 	MOVQ w3+24(FP), BX
-	MOVQ rows+32(FP), SI
-	MOVQ dim+56(FP), DI
-	SHLQ $0x01, DI
-	MOVQ ahead+40(FP), R11
-	ADDQ SI, R11
+	MOVQ stride+40(FP), SI
 	XORQ R8, R8
 
 columns16:
-	MOVQ    dim+56(FP), R9
-	SUBQ    R8, R9
-	CMPQ    R9, $0x10
+	MOVQ    dim+64(FP), R11
+	SUBQ    R8, R11
+	CMPQ    R11, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+64(FP), R9
-	VMOVUPS (R9)(R8*4), Y0
-	VMOVUPS 32(R9)(R8*4), Y1
-	MOVQ    acc1+72(FP), R9
-	VMOVUPS (R9)(R8*4), Y2
-	VMOVUPS 32(R9)(R8*4), Y3
-	MOVQ    acc2+80(FP), R9
-	VMOVUPS (R9)(R8*4), Y4
-	VMOVUPS 32(R9)(R8*4), Y5
-	MOVQ    acc3+88(FP), R9
-	VMOVUPS (R9)(R8*4), Y6
-	VMOVUPS 32(R9)(R8*4), Y7
+	MOVQ    acc0+72(FP), DI
+	VMOVUPS (DI)(R8*4), Y0
+	VMOVUPS 32(DI)(R8*4), Y1
+	MOVQ    acc1+80(FP), DI
+	VMOVUPS (DI)(R8*4), Y2
+	VMOVUPS 32(DI)(R8*4), Y3
+	MOVQ    acc2+88(FP), DI
+	VMOVUPS (DI)(R8*4), Y4
+	VMOVUPS 32(DI)(R8*4), Y5
+	MOVQ    acc3+96(FP), DI
+	VMOVUPS (DI)(R8*4), Y6
+	VMOVUPS 32(DI)(R8*4), Y7
 	XORQ    R9, R9
-	MOVQ    SI, R10
+	MOVQ    rows+32(FP), DI
+	MOVQ    n+56(FP), R11
 
 columns16_rows:
-	CMPQ         R9, n+48(FP)
-	JGE          columns16_store
-	PREFETCHT1   (R11)
-	ADDQ         $+32, R11
+	DECQ         R11
+	JLT          columns16_store
+	MOVQ         DI, R10
+	PREFETCHT1   2048(R10)(R8*2)
 	VBROADCASTSS (AX)(R9*4), Y12
 	VBROADCASTSS (CX)(R9*4), Y13
 	VBROADCASTSS (DX)(R9*4), Y14
@@ -3083,48 +3954,104 @@ columns16_rows:
 	VFMADD231PS  Y9, Y13, Y3
 	VFMADD231PS  Y9, Y14, Y5
 	VFMADD231PS  Y9, Y15, Y7
-	ADDQ         DI, R10
-	INCQ         R9
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*2)
+	VBROADCASTSS 4(AX)(R9*4), Y12
+	VBROADCASTSS 4(CX)(R9*4), Y13
+	VBROADCASTSS 4(DX)(R9*4), Y14
+	VBROADCASTSS 4(BX)(R9*4), Y15
+	VPMOVZXWD    (R10)(R8*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VFMADD231PS  Y8, Y14, Y4
+	VFMADD231PS  Y8, Y15, Y6
+	VPMOVZXWD    16(R10)(R8*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	VFMADD231PS  Y9, Y14, Y5
+	VFMADD231PS  Y9, Y15, Y7
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*2)
+	VBROADCASTSS 8(AX)(R9*4), Y12
+	VBROADCASTSS 8(CX)(R9*4), Y13
+	VBROADCASTSS 8(DX)(R9*4), Y14
+	VBROADCASTSS 8(BX)(R9*4), Y15
+	VPMOVZXWD    (R10)(R8*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VFMADD231PS  Y8, Y14, Y4
+	VFMADD231PS  Y8, Y15, Y6
+	VPMOVZXWD    16(R10)(R8*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	VFMADD231PS  Y9, Y14, Y5
+	VFMADD231PS  Y9, Y15, Y7
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*2)
+	VBROADCASTSS 12(AX)(R9*4), Y12
+	VBROADCASTSS 12(CX)(R9*4), Y13
+	VBROADCASTSS 12(DX)(R9*4), Y14
+	VBROADCASTSS 12(BX)(R9*4), Y15
+	VPMOVZXWD    (R10)(R8*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VFMADD231PS  Y8, Y14, Y4
+	VFMADD231PS  Y8, Y15, Y6
+	VPMOVZXWD    16(R10)(R8*2), Y9
+	VPSLLD       $0x10, Y9, Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	VFMADD231PS  Y9, Y14, Y5
+	VFMADD231PS  Y9, Y15, Y7
+	ADDQ         SI, R10
+	ADDQ         step+48(FP), DI
+	ADDQ         $0x04, R9
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+64(FP), R9
-	VMOVUPS Y0, (R9)(R8*4)
-	VMOVUPS Y1, 32(R9)(R8*4)
-	MOVQ    acc1+72(FP), R9
-	VMOVUPS Y2, (R9)(R8*4)
-	VMOVUPS Y3, 32(R9)(R8*4)
-	MOVQ    acc2+80(FP), R9
-	VMOVUPS Y4, (R9)(R8*4)
-	VMOVUPS Y5, 32(R9)(R8*4)
-	MOVQ    acc3+88(FP), R9
-	VMOVUPS Y6, (R9)(R8*4)
-	VMOVUPS Y7, 32(R9)(R8*4)
+	MOVQ    acc0+72(FP), DI
+	VMOVUPS Y0, (DI)(R8*4)
+	VMOVUPS Y1, 32(DI)(R8*4)
+	MOVQ    acc1+80(FP), DI
+	VMOVUPS Y2, (DI)(R8*4)
+	VMOVUPS Y3, 32(DI)(R8*4)
+	MOVQ    acc2+88(FP), DI
+	VMOVUPS Y4, (DI)(R8*4)
+	VMOVUPS Y5, 32(DI)(R8*4)
+	MOVQ    acc3+96(FP), DI
+	VMOVUPS Y6, (DI)(R8*4)
+	VMOVUPS Y7, 32(DI)(R8*4)
 	ADDQ    $0x10, R8
 	JMP     columns16
 
 columns16_next:
 columns8:
-	MOVQ    dim+56(FP), R9
-	SUBQ    R8, R9
-	CMPQ    R9, $0x08
+	MOVQ    dim+64(FP), R11
+	SUBQ    R8, R11
+	CMPQ    R11, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+64(FP), R9
-	VMOVUPS (R9)(R8*4), Y0
-	MOVQ    acc1+72(FP), R9
-	VMOVUPS (R9)(R8*4), Y1
-	MOVQ    acc2+80(FP), R9
-	VMOVUPS (R9)(R8*4), Y2
-	MOVQ    acc3+88(FP), R9
-	VMOVUPS (R9)(R8*4), Y3
+	MOVQ    acc0+72(FP), DI
+	VMOVUPS (DI)(R8*4), Y0
+	MOVQ    acc1+80(FP), DI
+	VMOVUPS (DI)(R8*4), Y1
+	MOVQ    acc2+88(FP), DI
+	VMOVUPS (DI)(R8*4), Y2
+	MOVQ    acc3+96(FP), DI
+	VMOVUPS (DI)(R8*4), Y3
 	XORQ    R9, R9
-	MOVQ    SI, R10
+	MOVQ    rows+32(FP), DI
+	MOVQ    n+56(FP), R11
 
 columns8_rows:
-	CMPQ         R9, n+48(FP)
-	JGE          columns8_store
-	PREFETCHT1   (R11)
-	ADDQ         $+16, R11
+	DECQ         R11
+	JLT          columns8_store
+	MOVQ         DI, R10
+	PREFETCHT1   2048(R10)(R8*2)
 	VBROADCASTSS (AX)(R9*4), Y12
 	VBROADCASTSS (CX)(R9*4), Y13
 	VBROADCASTSS (DX)(R9*4), Y14
@@ -3135,42 +4062,81 @@ columns8_rows:
 	VFMADD231PS  Y8, Y13, Y1
 	VFMADD231PS  Y8, Y14, Y2
 	VFMADD231PS  Y8, Y15, Y3
-	ADDQ         DI, R10
-	INCQ         R9
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*2)
+	VBROADCASTSS 4(AX)(R9*4), Y12
+	VBROADCASTSS 4(CX)(R9*4), Y13
+	VBROADCASTSS 4(DX)(R9*4), Y14
+	VBROADCASTSS 4(BX)(R9*4), Y15
+	VPMOVZXWD    (R10)(R8*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*2)
+	VBROADCASTSS 8(AX)(R9*4), Y12
+	VBROADCASTSS 8(CX)(R9*4), Y13
+	VBROADCASTSS 8(DX)(R9*4), Y14
+	VBROADCASTSS 8(BX)(R9*4), Y15
+	VPMOVZXWD    (R10)(R8*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*2)
+	VBROADCASTSS 12(AX)(R9*4), Y12
+	VBROADCASTSS 12(CX)(R9*4), Y13
+	VBROADCASTSS 12(DX)(R9*4), Y14
+	VBROADCASTSS 12(BX)(R9*4), Y15
+	VPMOVZXWD    (R10)(R8*2), Y8
+	VPSLLD       $0x10, Y8, Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	ADDQ         step+48(FP), DI
+	ADDQ         $0x04, R9
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+64(FP), R9
-	VMOVUPS Y0, (R9)(R8*4)
-	MOVQ    acc1+72(FP), R9
-	VMOVUPS Y1, (R9)(R8*4)
-	MOVQ    acc2+80(FP), R9
-	VMOVUPS Y2, (R9)(R8*4)
-	MOVQ    acc3+88(FP), R9
-	VMOVUPS Y3, (R9)(R8*4)
+	MOVQ    acc0+72(FP), DI
+	VMOVUPS Y0, (DI)(R8*4)
+	MOVQ    acc1+80(FP), DI
+	VMOVUPS Y1, (DI)(R8*4)
+	MOVQ    acc2+88(FP), DI
+	VMOVUPS Y2, (DI)(R8*4)
+	MOVQ    acc3+96(FP), DI
+	VMOVUPS Y3, (DI)(R8*4)
 	ADDQ    $0x08, R8
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+56(FP), R9
-	SUBQ   R8, R9
-	CMPQ   R9, $0x01
+	MOVQ   dim+64(FP), R12
+	SUBQ   R8, R12
+	CMPQ   R12, $0x01
 	JLT    tail_next
-	MOVQ   acc0+64(FP), R9
-	VMOVSS (R9)(R8*4), X0
-	MOVQ   acc1+72(FP), R9
-	VMOVSS (R9)(R8*4), X1
-	MOVQ   acc2+80(FP), R9
-	VMOVSS (R9)(R8*4), X2
-	MOVQ   acc3+88(FP), R9
-	VMOVSS (R9)(R8*4), X3
+	MOVQ   acc0+72(FP), DI
+	VMOVSS (DI)(R8*4), X0
+	MOVQ   acc1+80(FP), DI
+	VMOVSS (DI)(R8*4), X1
+	MOVQ   acc2+88(FP), DI
+	VMOVSS (DI)(R8*4), X2
+	MOVQ   acc3+96(FP), DI
+	VMOVSS (DI)(R8*4), X3
 	XORQ   R9, R9
-	MOVQ   SI, R10
+	MOVQ   rows+32(FP), DI
+	MOVQ   n+56(FP), R12
 
 tail_rows:
-	CMPQ         R9, n+48(FP)
-	JGE          tail_store
+	DECQ         R12
+	JLT          tail_store
+	MOVQ         DI, R10
 	VBROADCASTSS (AX)(R9*4), Y12
 	VBROADCASTSS (CX)(R9*4), Y13
 	VBROADCASTSS (DX)(R9*4), Y14
@@ -3182,19 +4148,56 @@ tail_rows:
 	VFMADD231PS  Y8, Y13, Y1
 	VFMADD231PS  Y8, Y14, Y2
 	VFMADD231PS  Y8, Y15, Y3
-	ADDQ         DI, R10
-	INCQ         R9
+	ADDQ         SI, R10
+	VBROADCASTSS 4(AX)(R9*4), Y12
+	VBROADCASTSS 4(CX)(R9*4), Y13
+	VBROADCASTSS 4(DX)(R9*4), Y14
+	VBROADCASTSS 4(BX)(R9*4), Y15
+	MOVWLZX      (R10)(R8*2), R11
+	SHLL         $0x10, R11
+	VMOVD        R11, X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	VBROADCASTSS 8(AX)(R9*4), Y12
+	VBROADCASTSS 8(CX)(R9*4), Y13
+	VBROADCASTSS 8(DX)(R9*4), Y14
+	VBROADCASTSS 8(BX)(R9*4), Y15
+	MOVWLZX      (R10)(R8*2), R11
+	SHLL         $0x10, R11
+	VMOVD        R11, X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	VBROADCASTSS 12(AX)(R9*4), Y12
+	VBROADCASTSS 12(CX)(R9*4), Y13
+	VBROADCASTSS 12(DX)(R9*4), Y14
+	VBROADCASTSS 12(BX)(R9*4), Y15
+	MOVWLZX      (R10)(R8*2), R11
+	SHLL         $0x10, R11
+	VMOVD        R11, X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	ADDQ         step+48(FP), DI
+	ADDQ         $0x04, R9
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+64(FP), R9
-	VMOVSS X0, (R9)(R8*4)
-	MOVQ   acc1+72(FP), R9
-	VMOVSS X1, (R9)(R8*4)
-	MOVQ   acc2+80(FP), R9
-	VMOVSS X2, (R9)(R8*4)
-	MOVQ   acc3+88(FP), R9
-	VMOVSS X3, (R9)(R8*4)
+	MOVQ   acc0+72(FP), DI
+	VMOVSS X0, (DI)(R8*4)
+	MOVQ   acc1+80(FP), DI
+	VMOVSS X1, (DI)(R8*4)
+	MOVQ   acc2+88(FP), DI
+	VMOVSS X2, (DI)(R8*4)
+	MOVQ   acc3+96(FP), DI
+	VMOVSS X3, (DI)(R8*4)
 	ADDQ   $0x01, R8
 	JMP    tail
 
@@ -3297,9 +4300,9 @@ block:
 	XORQ   SI, SI
 	MOVQ   dim+64(FP), R11
 	SUBQ   $0x20, R11
-	JLT    block_vectors
+	JLT    rows0_vectors
 
-block_lines:
+rows0_lines:
 	PREFETCHT1  2048(DI)(SI*2)
 	PREFETCHT1  2048(R8)(SI*2)
 	PREFETCHT1  2048(R9)(SI*2)
@@ -3342,13 +4345,13 @@ block_lines:
 	VFMADD231PS Y11, Y12, Y3
 	ADDQ        $0x20, SI
 	SUBQ        $0x20, R11
-	JGE         block_lines
+	JGE         rows0_lines
 
-block_vectors:
+rows0_vectors:
 	ADDQ $0x18, R11
-	JLT  block_tail
+	JLT  rows0_tail
 
-block_vector:
+rows0_vector:
 	VCVTPH2PS   (DI)(SI*2), Y8
 	VCVTPH2PS   (R8)(SI*2), Y9
 	VCVTPH2PS   (R9)(SI*2), Y10
@@ -3360,11 +4363,11 @@ block_vector:
 	VFMADD231PS Y11, Y12, Y3
 	ADDQ        $0x08, SI
 	SUBQ        $0x08, R11
-	JGE         block_vector
+	JGE         rows0_vector
 
-block_tail:
+rows0_tail:
 	CMPQ        SI, dim+64(FP)
-	JGE         block_sum
+	JGE         rows0_sum
 	MOVWLZX     (DI)(SI*2), R11
 	VMOVD       R11, X8
 	VCVTPH2PS   X8, X8
@@ -3383,9 +4386,9 @@ block_tail:
 	VFMADD231PS Y10, Y12, Y2
 	VFMADD231PS Y11, Y12, Y3
 	INCQ        SI
-	JMP         block_tail
+	JMP         rows0_tail
 
-block_sum:
+rows0_sum:
 	VPERM2F128   $0x20, Y1, Y0, Y14
 	VPERM2F128   $0x31, Y1, Y0, Y15
 	VADDPS       Y15, Y14, Y0
@@ -3405,35 +4408,32 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix1F16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// func mix1F16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 // Requires: AVX, F16C, FMA3, MMX+
-TEXT ·mix1F16AVX2(SB), NOSPLIT, $0-96
+TEXT ·mix1F16AVX2(SB), NOSPLIT, $0-104
 	MOVQ w0+0(FP), AX
-	MOVQ rows+32(FP), CX
-	MOVQ dim+56(FP), DX
-	SHLQ $0x01, DX
-	MOVQ ahead+40(FP), R8
-	ADDQ CX, R8
+	MOVQ stride+40(FP), CX
 	XORQ BX, BX
 
 columns32:
-	MOVQ    dim+56(FP), SI
-	SUBQ    BX, SI
-	CMPQ    SI, $0x20
+	MOVQ    dim+64(FP), R8
+	SUBQ    BX, R8
+	CMPQ    R8, $0x20
 	JLT     columns32_next
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS (SI)(BX*4), Y0
-	VMOVUPS 32(SI)(BX*4), Y1
-	VMOVUPS 64(SI)(BX*4), Y2
-	VMOVUPS 96(SI)(BX*4), Y3
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS (DX)(BX*4), Y0
+	VMOVUPS 32(DX)(BX*4), Y1
+	VMOVUPS 64(DX)(BX*4), Y2
+	VMOVUPS 96(DX)(BX*4), Y3
 	XORQ    SI, SI
-	MOVQ    CX, DI
+	MOVQ    rows+32(FP), DX
+	MOVQ    n+56(FP), R8
 
 columns32_rows:
-	CMPQ         SI, n+48(FP)
-	JGE          columns32_store
-	PREFETCHT1   (R8)
-	ADDQ         $+64, R8
+	DECQ         R8
+	JLT          columns32_store
+	MOVQ         DX, DI
+	PREFETCHT1   2048(DI)(BX*2)
 	VBROADCASTSS (AX)(SI*4), Y8
 	VCVTPH2PS    (DI)(BX*2), Y4
 	VFMADD231PS  Y4, Y8, Y0
@@ -3443,107 +4443,202 @@ columns32_rows:
 	VFMADD231PS  Y6, Y8, Y2
 	VCVTPH2PS    48(DI)(BX*2), Y7
 	VFMADD231PS  Y7, Y8, Y3
-	ADDQ         DX, DI
-	INCQ         SI
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 4(AX)(SI*4), Y8
+	VCVTPH2PS    (DI)(BX*2), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VCVTPH2PS    16(DI)(BX*2), Y5
+	VFMADD231PS  Y5, Y8, Y1
+	VCVTPH2PS    32(DI)(BX*2), Y6
+	VFMADD231PS  Y6, Y8, Y2
+	VCVTPH2PS    48(DI)(BX*2), Y7
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 8(AX)(SI*4), Y8
+	VCVTPH2PS    (DI)(BX*2), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VCVTPH2PS    16(DI)(BX*2), Y5
+	VFMADD231PS  Y5, Y8, Y1
+	VCVTPH2PS    32(DI)(BX*2), Y6
+	VFMADD231PS  Y6, Y8, Y2
+	VCVTPH2PS    48(DI)(BX*2), Y7
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 12(AX)(SI*4), Y8
+	VCVTPH2PS    (DI)(BX*2), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VCVTPH2PS    16(DI)(BX*2), Y5
+	VFMADD231PS  Y5, Y8, Y1
+	VCVTPH2PS    32(DI)(BX*2), Y6
+	VFMADD231PS  Y6, Y8, Y2
+	VCVTPH2PS    48(DI)(BX*2), Y7
+	VFMADD231PS  Y7, Y8, Y3
+	ADDQ         CX, DI
+	ADDQ         step+48(FP), DX
+	ADDQ         $0x04, SI
 	JMP          columns32_rows
 
 columns32_store:
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS Y0, (SI)(BX*4)
-	VMOVUPS Y1, 32(SI)(BX*4)
-	VMOVUPS Y2, 64(SI)(BX*4)
-	VMOVUPS Y3, 96(SI)(BX*4)
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS Y0, (DX)(BX*4)
+	VMOVUPS Y1, 32(DX)(BX*4)
+	VMOVUPS Y2, 64(DX)(BX*4)
+	VMOVUPS Y3, 96(DX)(BX*4)
 	ADDQ    $0x20, BX
 	JMP     columns32
 
 columns32_next:
 columns16:
-	MOVQ    dim+56(FP), SI
-	SUBQ    BX, SI
-	CMPQ    SI, $0x10
+	MOVQ    dim+64(FP), R8
+	SUBQ    BX, R8
+	CMPQ    R8, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS (SI)(BX*4), Y0
-	VMOVUPS 32(SI)(BX*4), Y1
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS (DX)(BX*4), Y0
+	VMOVUPS 32(DX)(BX*4), Y1
 	XORQ    SI, SI
-	MOVQ    CX, DI
+	MOVQ    rows+32(FP), DX
+	MOVQ    n+56(FP), R8
 
 columns16_rows:
-	CMPQ         SI, n+48(FP)
-	JGE          columns16_store
-	PREFETCHT1   (R8)
-	ADDQ         $+32, R8
+	DECQ         R8
+	JLT          columns16_store
+	MOVQ         DX, DI
+	PREFETCHT1   2048(DI)(BX*2)
 	VBROADCASTSS (AX)(SI*4), Y8
 	VCVTPH2PS    (DI)(BX*2), Y4
 	VFMADD231PS  Y4, Y8, Y0
 	VCVTPH2PS    16(DI)(BX*2), Y5
 	VFMADD231PS  Y5, Y8, Y1
-	ADDQ         DX, DI
-	INCQ         SI
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 4(AX)(SI*4), Y8
+	VCVTPH2PS    (DI)(BX*2), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VCVTPH2PS    16(DI)(BX*2), Y5
+	VFMADD231PS  Y5, Y8, Y1
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 8(AX)(SI*4), Y8
+	VCVTPH2PS    (DI)(BX*2), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VCVTPH2PS    16(DI)(BX*2), Y5
+	VFMADD231PS  Y5, Y8, Y1
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 12(AX)(SI*4), Y8
+	VCVTPH2PS    (DI)(BX*2), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	VCVTPH2PS    16(DI)(BX*2), Y5
+	VFMADD231PS  Y5, Y8, Y1
+	ADDQ         CX, DI
+	ADDQ         step+48(FP), DX
+	ADDQ         $0x04, SI
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS Y0, (SI)(BX*4)
-	VMOVUPS Y1, 32(SI)(BX*4)
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS Y0, (DX)(BX*4)
+	VMOVUPS Y1, 32(DX)(BX*4)
 	ADDQ    $0x10, BX
 	JMP     columns16
 
 columns16_next:
 columns8:
-	MOVQ    dim+56(FP), SI
-	SUBQ    BX, SI
-	CMPQ    SI, $0x08
+	MOVQ    dim+64(FP), R8
+	SUBQ    BX, R8
+	CMPQ    R8, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS (SI)(BX*4), Y0
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS (DX)(BX*4), Y0
 	XORQ    SI, SI
-	MOVQ    CX, DI
+	MOVQ    rows+32(FP), DX
+	MOVQ    n+56(FP), R8
 
 columns8_rows:
-	CMPQ         SI, n+48(FP)
-	JGE          columns8_store
-	PREFETCHT1   (R8)
-	ADDQ         $+16, R8
+	DECQ         R8
+	JLT          columns8_store
+	MOVQ         DX, DI
+	PREFETCHT1   2048(DI)(BX*2)
 	VBROADCASTSS (AX)(SI*4), Y8
 	VCVTPH2PS    (DI)(BX*2), Y4
 	VFMADD231PS  Y4, Y8, Y0
-	ADDQ         DX, DI
-	INCQ         SI
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 4(AX)(SI*4), Y8
+	VCVTPH2PS    (DI)(BX*2), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 8(AX)(SI*4), Y8
+	VCVTPH2PS    (DI)(BX*2), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	PREFETCHT1   2048(DI)(BX*2)
+	VBROADCASTSS 12(AX)(SI*4), Y8
+	VCVTPH2PS    (DI)(BX*2), Y4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	ADDQ         step+48(FP), DX
+	ADDQ         $0x04, SI
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+64(FP), SI
-	VMOVUPS Y0, (SI)(BX*4)
+	MOVQ    acc0+72(FP), DX
+	VMOVUPS Y0, (DX)(BX*4)
 	ADDQ    $0x08, BX
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+56(FP), SI
-	SUBQ   BX, SI
-	CMPQ   SI, $0x01
+	MOVQ   dim+64(FP), R9
+	SUBQ   BX, R9
+	CMPQ   R9, $0x01
 	JLT    tail_next
-	MOVQ   acc0+64(FP), SI
-	VMOVSS (SI)(BX*4), X0
+	MOVQ   acc0+72(FP), DX
+	VMOVSS (DX)(BX*4), X0
 	XORQ   SI, SI
-	MOVQ   CX, DI
+	MOVQ   rows+32(FP), DX
+	MOVQ   n+56(FP), R9
 
 tail_rows:
-	CMPQ         SI, n+48(FP)
-	JGE          tail_store
+	DECQ         R9
+	JLT          tail_store
+	MOVQ         DX, DI
 	VBROADCASTSS (AX)(SI*4), Y8
 	MOVWLZX      (DI)(BX*2), R8
 	VMOVD        R8, X4
 	VCVTPH2PS    X4, X4
 	VFMADD231PS  Y4, Y8, Y0
-	ADDQ         DX, DI
-	INCQ         SI
+	ADDQ         CX, DI
+	VBROADCASTSS 4(AX)(SI*4), Y8
+	MOVWLZX      (DI)(BX*2), R8
+	VMOVD        R8, X4
+	VCVTPH2PS    X4, X4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	VBROADCASTSS 8(AX)(SI*4), Y8
+	MOVWLZX      (DI)(BX*2), R8
+	VMOVD        R8, X4
+	VCVTPH2PS    X4, X4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	VBROADCASTSS 12(AX)(SI*4), Y8
+	MOVWLZX      (DI)(BX*2), R8
+	VMOVD        R8, X4
+	VCVTPH2PS    X4, X4
+	VFMADD231PS  Y4, Y8, Y0
+	ADDQ         CX, DI
+	ADDQ         step+48(FP), DX
+	ADDQ         $0x04, SI
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+64(FP), SI
-	VMOVSS X0, (SI)(BX*4)
+	MOVQ   acc0+72(FP), DX
+	VMOVSS X0, (DX)(BX*4)
 	ADDQ   $0x01, BX
 	JMP    tail
 
@@ -3580,9 +4675,9 @@ block:
 	XORQ   DI, DI
 	MOVQ   dim+64(FP), R12
 	SUBQ   $0x20, R12
-	JLT    block_vectors
+	JLT    rows0_vectors
 
-block_lines:
+rows0_lines:
 	PREFETCHT1  2048(R8)(DI*2)
 	PREFETCHT1  2048(R9)(DI*2)
 	PREFETCHT1  2048(R10)(DI*2)
@@ -3645,13 +4740,13 @@ block_lines:
 	VFMADD231PS Y11, Y12, Y7
 	ADDQ        $0x20, DI
 	SUBQ        $0x20, R12
-	JGE         block_lines
+	JGE         rows0_lines
 
-block_vectors:
+rows0_vectors:
 	ADDQ $0x18, R12
-	JLT  block_tail
+	JLT  rows0_tail
 
-block_vector:
+rows0_vector:
 	VCVTPH2PS   (R8)(DI*2), Y8
 	VCVTPH2PS   (R9)(DI*2), Y9
 	VCVTPH2PS   (R10)(DI*2), Y10
@@ -3668,11 +4763,11 @@ block_vector:
 	VFMADD231PS Y11, Y12, Y7
 	ADDQ        $0x08, DI
 	SUBQ        $0x08, R12
-	JGE         block_vector
+	JGE         rows0_vector
 
-block_tail:
+rows0_tail:
 	CMPQ        DI, dim+64(FP)
-	JGE         block_sum
+	JGE         rows0_sum
 	MOVWLZX     (R8)(DI*2), R12
 	VMOVD       R12, X8
 	VCVTPH2PS   X8, X8
@@ -3696,9 +4791,9 @@ block_tail:
 	VFMADD231PS Y10, Y12, Y5
 	VFMADD231PS Y11, Y12, Y7
 	INCQ        DI
-	JMP         block_tail
+	JMP         rows0_tail
 
-block_sum:
+rows0_sum:
 	VPERM2F128   $0x20, Y2, Y0, Y14
 	VPERM2F128   $0x31, Y2, Y0, Y15
 	VADDPS       Y15, Y14, Y0
@@ -3730,41 +4825,38 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix2F16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// func mix2F16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 // Requires: AVX, F16C, FMA3, MMX+
-TEXT ·mix2F16AVX2(SB), NOSPLIT, $0-96
+TEXT ·mix2F16AVX2(SB), NOSPLIT, $0-104
 	MOVQ w0+0(FP), AX
 	MOVQ w1+8(FP), CX
-	MOVQ rows+32(FP), DX
-	MOVQ dim+56(FP), BX
-	SHLQ $0x01, BX
-	MOVQ ahead+40(FP), R9
-	ADDQ DX, R9
+	MOVQ stride+40(FP), DX
 	XORQ SI, SI
 
 columns32:
-	MOVQ    dim+56(FP), DI
-	SUBQ    SI, DI
-	CMPQ    DI, $0x20
+	MOVQ    dim+64(FP), R9
+	SUBQ    SI, R9
+	CMPQ    R9, $0x20
 	JLT     columns32_next
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS (DI)(SI*4), Y0
-	VMOVUPS 32(DI)(SI*4), Y1
-	VMOVUPS 64(DI)(SI*4), Y2
-	VMOVUPS 96(DI)(SI*4), Y3
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS (DI)(SI*4), Y4
-	VMOVUPS 32(DI)(SI*4), Y5
-	VMOVUPS 64(DI)(SI*4), Y6
-	VMOVUPS 96(DI)(SI*4), Y7
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS (BX)(SI*4), Y0
+	VMOVUPS 32(BX)(SI*4), Y1
+	VMOVUPS 64(BX)(SI*4), Y2
+	VMOVUPS 96(BX)(SI*4), Y3
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS (BX)(SI*4), Y4
+	VMOVUPS 32(BX)(SI*4), Y5
+	VMOVUPS 64(BX)(SI*4), Y6
+	VMOVUPS 96(BX)(SI*4), Y7
 	XORQ    DI, DI
-	MOVQ    DX, R8
+	MOVQ    rows+32(FP), BX
+	MOVQ    n+56(FP), R9
 
 columns32_rows:
-	CMPQ         DI, n+48(FP)
-	JGE          columns32_store
-	PREFETCHT1   (R9)
-	ADDQ         $+64, R9
+	DECQ         R9
+	JLT          columns32_store
+	MOVQ         BX, R8
+	PREFETCHT1   2048(R8)(SI*2)
 	VBROADCASTSS (AX)(DI*4), Y12
 	VBROADCASTSS (CX)(DI*4), Y13
 	VCVTPH2PS    (R8)(SI*2), Y8
@@ -3779,44 +4871,94 @@ columns32_rows:
 	VCVTPH2PS    48(R8)(SI*2), Y11
 	VFMADD231PS  Y11, Y12, Y3
 	VFMADD231PS  Y11, Y13, Y7
-	ADDQ         BX, R8
-	INCQ         DI
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 4(AX)(DI*4), Y12
+	VBROADCASTSS 4(CX)(DI*4), Y13
+	VCVTPH2PS    (R8)(SI*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y4
+	VCVTPH2PS    16(R8)(SI*2), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y5
+	VCVTPH2PS    32(R8)(SI*2), Y10
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y10, Y13, Y6
+	VCVTPH2PS    48(R8)(SI*2), Y11
+	VFMADD231PS  Y11, Y12, Y3
+	VFMADD231PS  Y11, Y13, Y7
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 8(AX)(DI*4), Y12
+	VBROADCASTSS 8(CX)(DI*4), Y13
+	VCVTPH2PS    (R8)(SI*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y4
+	VCVTPH2PS    16(R8)(SI*2), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y5
+	VCVTPH2PS    32(R8)(SI*2), Y10
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y10, Y13, Y6
+	VCVTPH2PS    48(R8)(SI*2), Y11
+	VFMADD231PS  Y11, Y12, Y3
+	VFMADD231PS  Y11, Y13, Y7
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 12(AX)(DI*4), Y12
+	VBROADCASTSS 12(CX)(DI*4), Y13
+	VCVTPH2PS    (R8)(SI*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y4
+	VCVTPH2PS    16(R8)(SI*2), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y5
+	VCVTPH2PS    32(R8)(SI*2), Y10
+	VFMADD231PS  Y10, Y12, Y2
+	VFMADD231PS  Y10, Y13, Y6
+	VCVTPH2PS    48(R8)(SI*2), Y11
+	VFMADD231PS  Y11, Y12, Y3
+	VFMADD231PS  Y11, Y13, Y7
+	ADDQ         DX, R8
+	ADDQ         step+48(FP), BX
+	ADDQ         $0x04, DI
 	JMP          columns32_rows
 
 columns32_store:
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS Y0, (DI)(SI*4)
-	VMOVUPS Y1, 32(DI)(SI*4)
-	VMOVUPS Y2, 64(DI)(SI*4)
-	VMOVUPS Y3, 96(DI)(SI*4)
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS Y4, (DI)(SI*4)
-	VMOVUPS Y5, 32(DI)(SI*4)
-	VMOVUPS Y6, 64(DI)(SI*4)
-	VMOVUPS Y7, 96(DI)(SI*4)
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS Y0, (BX)(SI*4)
+	VMOVUPS Y1, 32(BX)(SI*4)
+	VMOVUPS Y2, 64(BX)(SI*4)
+	VMOVUPS Y3, 96(BX)(SI*4)
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS Y4, (BX)(SI*4)
+	VMOVUPS Y5, 32(BX)(SI*4)
+	VMOVUPS Y6, 64(BX)(SI*4)
+	VMOVUPS Y7, 96(BX)(SI*4)
 	ADDQ    $0x20, SI
 	JMP     columns32
 
 columns32_next:
 columns16:
-	MOVQ    dim+56(FP), DI
-	SUBQ    SI, DI
-	CMPQ    DI, $0x10
+	MOVQ    dim+64(FP), R9
+	SUBQ    SI, R9
+	CMPQ    R9, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS (DI)(SI*4), Y0
-	VMOVUPS 32(DI)(SI*4), Y1
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS (DI)(SI*4), Y2
-	VMOVUPS 32(DI)(SI*4), Y3
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS (BX)(SI*4), Y0
+	VMOVUPS 32(BX)(SI*4), Y1
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS (BX)(SI*4), Y2
+	VMOVUPS 32(BX)(SI*4), Y3
 	XORQ    DI, DI
-	MOVQ    DX, R8
+	MOVQ    rows+32(FP), BX
+	MOVQ    n+56(FP), R9
 
 columns16_rows:
-	CMPQ         DI, n+48(FP)
-	JGE          columns16_store
-	PREFETCHT1   (R9)
-	ADDQ         $+32, R9
+	DECQ         R9
+	JLT          columns16_store
+	MOVQ         BX, R8
+	PREFETCHT1   2048(R8)(SI*2)
 	VBROADCASTSS (AX)(DI*4), Y12
 	VBROADCASTSS (CX)(DI*4), Y13
 	VCVTPH2PS    (R8)(SI*2), Y8
@@ -3825,71 +4967,127 @@ columns16_rows:
 	VCVTPH2PS    16(R8)(SI*2), Y9
 	VFMADD231PS  Y9, Y12, Y1
 	VFMADD231PS  Y9, Y13, Y3
-	ADDQ         BX, R8
-	INCQ         DI
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 4(AX)(DI*4), Y12
+	VBROADCASTSS 4(CX)(DI*4), Y13
+	VCVTPH2PS    (R8)(SI*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VCVTPH2PS    16(R8)(SI*2), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 8(AX)(DI*4), Y12
+	VBROADCASTSS 8(CX)(DI*4), Y13
+	VCVTPH2PS    (R8)(SI*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VCVTPH2PS    16(R8)(SI*2), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 12(AX)(DI*4), Y12
+	VBROADCASTSS 12(CX)(DI*4), Y13
+	VCVTPH2PS    (R8)(SI*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VCVTPH2PS    16(R8)(SI*2), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	ADDQ         DX, R8
+	ADDQ         step+48(FP), BX
+	ADDQ         $0x04, DI
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS Y0, (DI)(SI*4)
-	VMOVUPS Y1, 32(DI)(SI*4)
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS Y2, (DI)(SI*4)
-	VMOVUPS Y3, 32(DI)(SI*4)
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS Y0, (BX)(SI*4)
+	VMOVUPS Y1, 32(BX)(SI*4)
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS Y2, (BX)(SI*4)
+	VMOVUPS Y3, 32(BX)(SI*4)
 	ADDQ    $0x10, SI
 	JMP     columns16
 
 columns16_next:
 columns8:
-	MOVQ    dim+56(FP), DI
-	SUBQ    SI, DI
-	CMPQ    DI, $0x08
+	MOVQ    dim+64(FP), R9
+	SUBQ    SI, R9
+	CMPQ    R9, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS (DI)(SI*4), Y0
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS (DI)(SI*4), Y1
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS (BX)(SI*4), Y0
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS (BX)(SI*4), Y1
 	XORQ    DI, DI
-	MOVQ    DX, R8
+	MOVQ    rows+32(FP), BX
+	MOVQ    n+56(FP), R9
 
 columns8_rows:
-	CMPQ         DI, n+48(FP)
-	JGE          columns8_store
-	PREFETCHT1   (R9)
-	ADDQ         $+16, R9
+	DECQ         R9
+	JLT          columns8_store
+	MOVQ         BX, R8
+	PREFETCHT1   2048(R8)(SI*2)
 	VBROADCASTSS (AX)(DI*4), Y12
 	VBROADCASTSS (CX)(DI*4), Y13
 	VCVTPH2PS    (R8)(SI*2), Y8
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y8, Y13, Y1
-	ADDQ         BX, R8
-	INCQ         DI
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 4(AX)(DI*4), Y12
+	VBROADCASTSS 4(CX)(DI*4), Y13
+	VCVTPH2PS    (R8)(SI*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 8(AX)(DI*4), Y12
+	VBROADCASTSS 8(CX)(DI*4), Y13
+	VCVTPH2PS    (R8)(SI*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	PREFETCHT1   2048(R8)(SI*2)
+	VBROADCASTSS 12(AX)(DI*4), Y12
+	VBROADCASTSS 12(CX)(DI*4), Y13
+	VCVTPH2PS    (R8)(SI*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	ADDQ         step+48(FP), BX
+	ADDQ         $0x04, DI
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+64(FP), DI
-	VMOVUPS Y0, (DI)(SI*4)
-	MOVQ    acc1+72(FP), DI
-	VMOVUPS Y1, (DI)(SI*4)
+	MOVQ    acc0+72(FP), BX
+	VMOVUPS Y0, (BX)(SI*4)
+	MOVQ    acc1+80(FP), BX
+	VMOVUPS Y1, (BX)(SI*4)
 	ADDQ    $0x08, SI
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+56(FP), DI
-	SUBQ   SI, DI
-	CMPQ   DI, $0x01
+	MOVQ   dim+64(FP), R10
+	SUBQ   SI, R10
+	CMPQ   R10, $0x01
 	JLT    tail_next
-	MOVQ   acc0+64(FP), DI
-	VMOVSS (DI)(SI*4), X0
-	MOVQ   acc1+72(FP), DI
-	VMOVSS (DI)(SI*4), X1
+	MOVQ   acc0+72(FP), BX
+	VMOVSS (BX)(SI*4), X0
+	MOVQ   acc1+80(FP), BX
+	VMOVSS (BX)(SI*4), X1
 	XORQ   DI, DI
-	MOVQ   DX, R8
+	MOVQ   rows+32(FP), BX
+	MOVQ   n+56(FP), R10
 
 tail_rows:
-	CMPQ         DI, n+48(FP)
-	JGE          tail_store
+	DECQ         R10
+	JLT          tail_store
+	MOVQ         BX, R8
 	VBROADCASTSS (AX)(DI*4), Y12
 	VBROADCASTSS (CX)(DI*4), Y13
 	MOVWLZX      (R8)(SI*2), R9
@@ -3897,15 +5095,40 @@ tail_rows:
 	VCVTPH2PS    X8, X8
 	VFMADD231PS  Y8, Y12, Y0
 	VFMADD231PS  Y8, Y13, Y1
-	ADDQ         BX, R8
-	INCQ         DI
+	ADDQ         DX, R8
+	VBROADCASTSS 4(AX)(DI*4), Y12
+	VBROADCASTSS 4(CX)(DI*4), Y13
+	MOVWLZX      (R8)(SI*2), R9
+	VMOVD        R9, X8
+	VCVTPH2PS    X8, X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	VBROADCASTSS 8(AX)(DI*4), Y12
+	VBROADCASTSS 8(CX)(DI*4), Y13
+	MOVWLZX      (R8)(SI*2), R9
+	VMOVD        R9, X8
+	VCVTPH2PS    X8, X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	VBROADCASTSS 12(AX)(DI*4), Y12
+	VBROADCASTSS 12(CX)(DI*4), Y13
+	MOVWLZX      (R8)(SI*2), R9
+	VMOVD        R9, X8
+	VCVTPH2PS    X8, X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	ADDQ         DX, R8
+	ADDQ         step+48(FP), BX
+	ADDQ         $0x04, DI
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+64(FP), DI
-	VMOVSS X0, (DI)(SI*4)
-	MOVQ   acc1+72(FP), DI
-	VMOVSS X1, (DI)(SI*4)
+	MOVQ   acc0+72(FP), BX
+	VMOVSS X0, (BX)(SI*4)
+	MOVQ   acc1+80(FP), BX
+	VMOVSS X1, (BX)(SI*4)
 	ADDQ   $0x01, SI
 	JMP    tail
 
@@ -3922,14 +5145,16 @@ TEXT ·few4F16AVX2(SB), NOSPLIT, $0-104
 	MOVQ q3+24(FP), BX
 	MOVQ rows+32(FP), SI
 	MOVQ stride+40(FP), DI
-	MOVQ n+56(FP), R13
+	MOVQ n+56(FP), R15
 	XORQ R8, R8
 
 block:
-	DECQ   R13
+	DECQ   R15
 	JLT    done
 	MOVQ   SI, R10
 	LEAQ   (R10)(DI*1), R11
+	LEAQ   (R11)(DI*1), R12
+	LEAQ   (R12)(DI*1), R13
 	ADDQ   step+48(FP), SI
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -3940,11 +5165,11 @@ block:
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
 	XORQ   R9, R9
-	MOVQ   dim+64(FP), R12
-	SUBQ   $0x20, R12
-	JLT    block_vectors
+	MOVQ   dim+64(FP), R14
+	SUBQ   $0x20, R14
+	JLT    rows0_vectors
 
-block_lines:
+rows0_lines:
 	PREFETCHT1  2048(R10)(R9*2)
 	PREFETCHT1  2048(R11)(R9*2)
 	VCVTPH2PS   (R10)(R9*2), Y8
@@ -4004,14 +5229,14 @@ block_lines:
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
 	ADDQ        $0x20, R9
-	SUBQ        $0x20, R12
-	JGE         block_lines
+	SUBQ        $0x20, R14
+	JGE         rows0_lines
 
-block_vectors:
-	ADDQ $0x18, R12
-	JLT  block_tail
+rows0_vectors:
+	ADDQ $0x18, R14
+	JLT  rows0_tail
 
-block_vector:
+rows0_vector:
 	VCVTPH2PS   (R10)(R9*2), Y8
 	VCVTPH2PS   (R11)(R9*2), Y9
 	VMOVUPS     (AX)(R9*4), Y12
@@ -4027,17 +5252,17 @@ block_vector:
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
 	ADDQ        $0x08, R9
-	SUBQ        $0x08, R12
-	JGE         block_vector
+	SUBQ        $0x08, R14
+	JGE         rows0_vector
 
-block_tail:
+rows0_tail:
 	CMPQ        R9, dim+64(FP)
-	JGE         block_sum
-	MOVWLZX     (R10)(R9*2), R12
-	VMOVD       R12, X8
+	JGE         rows0_sum
+	MOVWLZX     (R10)(R9*2), R14
+	VMOVD       R14, X8
 	VCVTPH2PS   X8, X8
-	MOVWLZX     (R11)(R9*2), R12
-	VMOVD       R12, X9
+	MOVWLZX     (R11)(R9*2), R14
+	VMOVD       R14, X9
 	VCVTPH2PS   X9, X9
 	VMOVSS      (AX)(R9*4), X12
 	VFMADD231PS Y8, Y12, Y0
@@ -4052,9 +5277,160 @@ block_tail:
 	VFMADD231PS Y8, Y12, Y3
 	VFMADD231PS Y9, Y12, Y7
 	INCQ        R9
-	JMP         block_tail
+	JMP         rows0_tail
 
-block_sum:
+rows0_sum:
+	VPERM2F128   $0x20, Y4, Y0, Y14
+	VPERM2F128   $0x31, Y4, Y0, Y15
+	VADDPS       Y15, Y14, Y0
+	VPERM2F128   $0x20, Y5, Y1, Y14
+	VPERM2F128   $0x31, Y5, Y1, Y15
+	VADDPS       Y15, Y14, Y1
+	VPERM2F128   $0x20, Y6, Y2, Y14
+	VPERM2F128   $0x31, Y6, Y2, Y15
+	VADDPS       Y15, Y14, Y2
+	VPERM2F128   $0x20, Y7, Y3, Y14
+	VPERM2F128   $0x31, Y7, Y3, Y15
+	VADDPS       Y15, Y14, Y3
+	VHADDPS      Y1, Y0, Y0
+	VHADDPS      Y3, Y2, Y2
+	VHADDPS      Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X13
+	VUNPCKLPS    X13, X0, X14
+	VUNPCKHPS    X13, X0, X15
+	MOVQ         o0+72(FP), R9
+	VMOVLPS      X14, (R9)(R8*4)
+	MOVQ         o1+80(FP), R9
+	VMOVHPS      X14, (R9)(R8*4)
+	MOVQ         o2+88(FP), R9
+	VMOVLPS      X15, (R9)(R8*4)
+	MOVQ         o3+96(FP), R9
+	VMOVHPS      X15, (R9)(R8*4)
+	ADDQ         $0x02, R8
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y6, Y6, Y6
+	VXORPS       Y7, Y7, Y7
+	XORQ         R9, R9
+	MOVQ         dim+64(FP), R10
+	SUBQ         $0x20, R10
+	JLT          rows2_vectors
+
+rows2_lines:
+	PREFETCHT1  2048(R12)(R9*2)
+	PREFETCHT1  2048(R13)(R9*2)
+	VCVTPH2PS   (R12)(R9*2), Y8
+	VCVTPH2PS   (R13)(R9*2), Y9
+	VMOVUPS     (AX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     (CX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     (DX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     (BX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	VCVTPH2PS   16(R12)(R9*2), Y8
+	VCVTPH2PS   16(R13)(R9*2), Y9
+	VMOVUPS     32(AX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     32(CX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     32(DX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     32(BX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	VCVTPH2PS   32(R12)(R9*2), Y8
+	VCVTPH2PS   32(R13)(R9*2), Y9
+	VMOVUPS     64(AX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     64(CX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     64(DX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     64(BX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	VCVTPH2PS   48(R12)(R9*2), Y8
+	VCVTPH2PS   48(R13)(R9*2), Y9
+	VMOVUPS     96(AX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     96(CX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     96(DX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     96(BX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	ADDQ        $0x20, R9
+	SUBQ        $0x20, R10
+	JGE         rows2_lines
+
+rows2_vectors:
+	ADDQ $0x18, R10
+	JLT  rows2_tail
+
+rows2_vector:
+	VCVTPH2PS   (R12)(R9*2), Y8
+	VCVTPH2PS   (R13)(R9*2), Y9
+	VMOVUPS     (AX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVUPS     (CX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVUPS     (DX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVUPS     (BX)(R9*4), Y12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	ADDQ        $0x08, R9
+	SUBQ        $0x08, R10
+	JGE         rows2_vector
+
+rows2_tail:
+	CMPQ        R9, dim+64(FP)
+	JGE         rows2_sum
+	MOVWLZX     (R12)(R9*2), R14
+	VMOVD       R14, X8
+	VCVTPH2PS   X8, X8
+	MOVWLZX     (R13)(R9*2), R14
+	VMOVD       R14, X9
+	VCVTPH2PS   X9, X9
+	VMOVSS      (AX)(R9*4), X12
+	VFMADD231PS Y8, Y12, Y0
+	VFMADD231PS Y9, Y12, Y4
+	VMOVSS      (CX)(R9*4), X12
+	VFMADD231PS Y8, Y12, Y1
+	VFMADD231PS Y9, Y12, Y5
+	VMOVSS      (DX)(R9*4), X12
+	VFMADD231PS Y8, Y12, Y2
+	VFMADD231PS Y9, Y12, Y6
+	VMOVSS      (BX)(R9*4), X12
+	VFMADD231PS Y8, Y12, Y3
+	VFMADD231PS Y9, Y12, Y7
+	INCQ        R9
+	JMP         rows2_tail
+
+rows2_sum:
 	VPERM2F128   $0x20, Y4, Y0, Y14
 	VPERM2F128   $0x31, Y4, Y0, Y15
 	VADDPS       Y15, Y14, Y0
@@ -4088,45 +5464,42 @@ done:
 	VZEROUPPER
 	RET
 
-// func mix4F16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// func mix4F16AVX2(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 // Requires: AVX, F16C, FMA3, MMX+
-TEXT ·mix4F16AVX2(SB), NOSPLIT, $0-96
+TEXT ·mix4F16AVX2(SB), NOSPLIT, $0-104
 	MOVQ w0+0(FP), AX
 	MOVQ w1+8(FP), CX
 	MOVQ w2+16(FP), DX
 	MOVQ w3+24(FP), BX
-	MOVQ rows+32(FP), SI
-	MOVQ dim+56(FP), DI
-	SHLQ $0x01, DI
-	MOVQ ahead+40(FP), R11
-	ADDQ SI, R11
+	MOVQ stride+40(FP), SI
 	XORQ R8, R8
 
 columns16:
-	MOVQ    dim+56(FP), R9
-	SUBQ    R8, R9
-	CMPQ    R9, $0x10
+	MOVQ    dim+64(FP), R11
+	SUBQ    R8, R11
+	CMPQ    R11, $0x10
 	JLT     columns16_next
-	MOVQ    acc0+64(FP), R9
-	VMOVUPS (R9)(R8*4), Y0
-	VMOVUPS 32(R9)(R8*4), Y1
-	MOVQ    acc1+72(FP), R9
-	VMOVUPS (R9)(R8*4), Y2
-	VMOVUPS 32(R9)(R8*4), Y3
-	MOVQ    acc2+80(FP), R9
-	VMOVUPS (R9)(R8*4), Y4
-	VMOVUPS 32(R9)(R8*4), Y5
-	MOVQ    acc3+88(FP), R9
-	VMOVUPS (R9)(R8*4), Y6
-	VMOVUPS 32(R9)(R8*4), Y7
+	MOVQ    acc0+72(FP), DI
+	VMOVUPS (DI)(R8*4), Y0
+	VMOVUPS 32(DI)(R8*4), Y1
+	MOVQ    acc1+80(FP), DI
+	VMOVUPS (DI)(R8*4), Y2
+	VMOVUPS 32(DI)(R8*4), Y3
+	MOVQ    acc2+88(FP), DI
+	VMOVUPS (DI)(R8*4), Y4
+	VMOVUPS 32(DI)(R8*4), Y5
+	MOVQ    acc3+96(FP), DI
+	VMOVUPS (DI)(R8*4), Y6
+	VMOVUPS 32(DI)(R8*4), Y7
 	XORQ    R9, R9
-	MOVQ    SI, R10
+	MOVQ    rows+32(FP), DI
+	MOVQ    n+56(FP), R11
 
 columns16_rows:
-	CMPQ         R9, n+48(FP)
-	JGE          columns16_store
-	PREFETCHT1   (R11)
-	ADDQ         $+32, R11
+	DECQ         R11
+	JLT          columns16_store
+	MOVQ         DI, R10
+	PREFETCHT1   2048(R10)(R8*2)
 	VBROADCASTSS (AX)(R9*4), Y12
 	VBROADCASTSS (CX)(R9*4), Y13
 	VBROADCASTSS (DX)(R9*4), Y14
@@ -4141,48 +5514,98 @@ columns16_rows:
 	VFMADD231PS  Y9, Y13, Y3
 	VFMADD231PS  Y9, Y14, Y5
 	VFMADD231PS  Y9, Y15, Y7
-	ADDQ         DI, R10
-	INCQ         R9
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*2)
+	VBROADCASTSS 4(AX)(R9*4), Y12
+	VBROADCASTSS 4(CX)(R9*4), Y13
+	VBROADCASTSS 4(DX)(R9*4), Y14
+	VBROADCASTSS 4(BX)(R9*4), Y15
+	VCVTPH2PS    (R10)(R8*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VFMADD231PS  Y8, Y14, Y4
+	VFMADD231PS  Y8, Y15, Y6
+	VCVTPH2PS    16(R10)(R8*2), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	VFMADD231PS  Y9, Y14, Y5
+	VFMADD231PS  Y9, Y15, Y7
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*2)
+	VBROADCASTSS 8(AX)(R9*4), Y12
+	VBROADCASTSS 8(CX)(R9*4), Y13
+	VBROADCASTSS 8(DX)(R9*4), Y14
+	VBROADCASTSS 8(BX)(R9*4), Y15
+	VCVTPH2PS    (R10)(R8*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VFMADD231PS  Y8, Y14, Y4
+	VFMADD231PS  Y8, Y15, Y6
+	VCVTPH2PS    16(R10)(R8*2), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	VFMADD231PS  Y9, Y14, Y5
+	VFMADD231PS  Y9, Y15, Y7
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*2)
+	VBROADCASTSS 12(AX)(R9*4), Y12
+	VBROADCASTSS 12(CX)(R9*4), Y13
+	VBROADCASTSS 12(DX)(R9*4), Y14
+	VBROADCASTSS 12(BX)(R9*4), Y15
+	VCVTPH2PS    (R10)(R8*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y2
+	VFMADD231PS  Y8, Y14, Y4
+	VFMADD231PS  Y8, Y15, Y6
+	VCVTPH2PS    16(R10)(R8*2), Y9
+	VFMADD231PS  Y9, Y12, Y1
+	VFMADD231PS  Y9, Y13, Y3
+	VFMADD231PS  Y9, Y14, Y5
+	VFMADD231PS  Y9, Y15, Y7
+	ADDQ         SI, R10
+	ADDQ         step+48(FP), DI
+	ADDQ         $0x04, R9
 	JMP          columns16_rows
 
 columns16_store:
-	MOVQ    acc0+64(FP), R9
-	VMOVUPS Y0, (R9)(R8*4)
-	VMOVUPS Y1, 32(R9)(R8*4)
-	MOVQ    acc1+72(FP), R9
-	VMOVUPS Y2, (R9)(R8*4)
-	VMOVUPS Y3, 32(R9)(R8*4)
-	MOVQ    acc2+80(FP), R9
-	VMOVUPS Y4, (R9)(R8*4)
-	VMOVUPS Y5, 32(R9)(R8*4)
-	MOVQ    acc3+88(FP), R9
-	VMOVUPS Y6, (R9)(R8*4)
-	VMOVUPS Y7, 32(R9)(R8*4)
+	MOVQ    acc0+72(FP), DI
+	VMOVUPS Y0, (DI)(R8*4)
+	VMOVUPS Y1, 32(DI)(R8*4)
+	MOVQ    acc1+80(FP), DI
+	VMOVUPS Y2, (DI)(R8*4)
+	VMOVUPS Y3, 32(DI)(R8*4)
+	MOVQ    acc2+88(FP), DI
+	VMOVUPS Y4, (DI)(R8*4)
+	VMOVUPS Y5, 32(DI)(R8*4)
+	MOVQ    acc3+96(FP), DI
+	VMOVUPS Y6, (DI)(R8*4)
+	VMOVUPS Y7, 32(DI)(R8*4)
 	ADDQ    $0x10, R8
 	JMP     columns16
 
 columns16_next:
 columns8:
-	MOVQ    dim+56(FP), R9
-	SUBQ    R8, R9
-	CMPQ    R9, $0x08
+	MOVQ    dim+64(FP), R11
+	SUBQ    R8, R11
+	CMPQ    R11, $0x08
 	JLT     columns8_next
-	MOVQ    acc0+64(FP), R9
-	VMOVUPS (R9)(R8*4), Y0
-	MOVQ    acc1+72(FP), R9
-	VMOVUPS (R9)(R8*4), Y1
-	MOVQ    acc2+80(FP), R9
-	VMOVUPS (R9)(R8*4), Y2
-	MOVQ    acc3+88(FP), R9
-	VMOVUPS (R9)(R8*4), Y3
+	MOVQ    acc0+72(FP), DI
+	VMOVUPS (DI)(R8*4), Y0
+	MOVQ    acc1+80(FP), DI
+	VMOVUPS (DI)(R8*4), Y1
+	MOVQ    acc2+88(FP), DI
+	VMOVUPS (DI)(R8*4), Y2
+	MOVQ    acc3+96(FP), DI
+	VMOVUPS (DI)(R8*4), Y3
 	XORQ    R9, R9
-	MOVQ    SI, R10
+	MOVQ    rows+32(FP), DI
+	MOVQ    n+56(FP), R11
 
 columns8_rows:
-	CMPQ         R9, n+48(FP)
-	JGE          columns8_store
-	PREFETCHT1   (R11)
-	ADDQ         $+16, R11
+	DECQ         R11
+	JLT          columns8_store
+	MOVQ         DI, R10
+	PREFETCHT1   2048(R10)(R8*2)
 	VBROADCASTSS (AX)(R9*4), Y12
 	VBROADCASTSS (CX)(R9*4), Y13
 	VBROADCASTSS (DX)(R9*4), Y14
@@ -4192,42 +5615,78 @@ columns8_rows:
 	VFMADD231PS  Y8, Y13, Y1
 	VFMADD231PS  Y8, Y14, Y2
 	VFMADD231PS  Y8, Y15, Y3
-	ADDQ         DI, R10
-	INCQ         R9
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*2)
+	VBROADCASTSS 4(AX)(R9*4), Y12
+	VBROADCASTSS 4(CX)(R9*4), Y13
+	VBROADCASTSS 4(DX)(R9*4), Y14
+	VBROADCASTSS 4(BX)(R9*4), Y15
+	VCVTPH2PS    (R10)(R8*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*2)
+	VBROADCASTSS 8(AX)(R9*4), Y12
+	VBROADCASTSS 8(CX)(R9*4), Y13
+	VBROADCASTSS 8(DX)(R9*4), Y14
+	VBROADCASTSS 8(BX)(R9*4), Y15
+	VCVTPH2PS    (R10)(R8*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	PREFETCHT1   2048(R10)(R8*2)
+	VBROADCASTSS 12(AX)(R9*4), Y12
+	VBROADCASTSS 12(CX)(R9*4), Y13
+	VBROADCASTSS 12(DX)(R9*4), Y14
+	VBROADCASTSS 12(BX)(R9*4), Y15
+	VCVTPH2PS    (R10)(R8*2), Y8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	ADDQ         step+48(FP), DI
+	ADDQ         $0x04, R9
 	JMP          columns8_rows
 
 columns8_store:
-	MOVQ    acc0+64(FP), R9
-	VMOVUPS Y0, (R9)(R8*4)
-	MOVQ    acc1+72(FP), R9
-	VMOVUPS Y1, (R9)(R8*4)
-	MOVQ    acc2+80(FP), R9
-	VMOVUPS Y2, (R9)(R8*4)
-	MOVQ    acc3+88(FP), R9
-	VMOVUPS Y3, (R9)(R8*4)
+	MOVQ    acc0+72(FP), DI
+	VMOVUPS Y0, (DI)(R8*4)
+	MOVQ    acc1+80(FP), DI
+	VMOVUPS Y1, (DI)(R8*4)
+	MOVQ    acc2+88(FP), DI
+	VMOVUPS Y2, (DI)(R8*4)
+	MOVQ    acc3+96(FP), DI
+	VMOVUPS Y3, (DI)(R8*4)
 	ADDQ    $0x08, R8
 	JMP     columns8
 
 columns8_next:
 tail:
-	MOVQ   dim+56(FP), R9
-	SUBQ   R8, R9
-	CMPQ   R9, $0x01
+	MOVQ   dim+64(FP), R12
+	SUBQ   R8, R12
+	CMPQ   R12, $0x01
 	JLT    tail_next
-	MOVQ   acc0+64(FP), R9
-	VMOVSS (R9)(R8*4), X0
-	MOVQ   acc1+72(FP), R9
-	VMOVSS (R9)(R8*4), X1
-	MOVQ   acc2+80(FP), R9
-	VMOVSS (R9)(R8*4), X2
-	MOVQ   acc3+88(FP), R9
-	VMOVSS (R9)(R8*4), X3
+	MOVQ   acc0+72(FP), DI
+	VMOVSS (DI)(R8*4), X0
+	MOVQ   acc1+80(FP), DI
+	VMOVSS (DI)(R8*4), X1
+	MOVQ   acc2+88(FP), DI
+	VMOVSS (DI)(R8*4), X2
+	MOVQ   acc3+96(FP), DI
+	VMOVSS (DI)(R8*4), X3
 	XORQ   R9, R9
-	MOVQ   SI, R10
+	MOVQ   rows+32(FP), DI
+	MOVQ   n+56(FP), R12
 
 tail_rows:
-	CMPQ         R9, n+48(FP)
-	JGE          tail_store
+	DECQ         R12
+	JLT          tail_store
+	MOVQ         DI, R10
 	VBROADCASTSS (AX)(R9*4), Y12
 	VBROADCASTSS (CX)(R9*4), Y13
 	VBROADCASTSS (DX)(R9*4), Y14
@@ -4239,19 +5698,56 @@ tail_rows:
 	VFMADD231PS  Y8, Y13, Y1
 	VFMADD231PS  Y8, Y14, Y2
 	VFMADD231PS  Y8, Y15, Y3
-	ADDQ         DI, R10
-	INCQ         R9
+	ADDQ         SI, R10
+	VBROADCASTSS 4(AX)(R9*4), Y12
+	VBROADCASTSS 4(CX)(R9*4), Y13
+	VBROADCASTSS 4(DX)(R9*4), Y14
+	VBROADCASTSS 4(BX)(R9*4), Y15
+	MOVWLZX      (R10)(R8*2), R11
+	VMOVD        R11, X8
+	VCVTPH2PS    X8, X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	VBROADCASTSS 8(AX)(R9*4), Y12
+	VBROADCASTSS 8(CX)(R9*4), Y13
+	VBROADCASTSS 8(DX)(R9*4), Y14
+	VBROADCASTSS 8(BX)(R9*4), Y15
+	MOVWLZX      (R10)(R8*2), R11
+	VMOVD        R11, X8
+	VCVTPH2PS    X8, X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	VBROADCASTSS 12(AX)(R9*4), Y12
+	VBROADCASTSS 12(CX)(R9*4), Y13
+	VBROADCASTSS 12(DX)(R9*4), Y14
+	VBROADCASTSS 12(BX)(R9*4), Y15
+	MOVWLZX      (R10)(R8*2), R11
+	VMOVD        R11, X8
+	VCVTPH2PS    X8, X8
+	VFMADD231PS  Y8, Y12, Y0
+	VFMADD231PS  Y8, Y13, Y1
+	VFMADD231PS  Y8, Y14, Y2
+	VFMADD231PS  Y8, Y15, Y3
+	ADDQ         SI, R10
+	ADDQ         step+48(FP), DI
+	ADDQ         $0x04, R9
 	JMP          tail_rows
 
 tail_store:
-	MOVQ   acc0+64(FP), R9
-	VMOVSS X0, (R9)(R8*4)
-	MOVQ   acc1+72(FP), R9
-	VMOVSS X1, (R9)(R8*4)
-	MOVQ   acc2+80(FP), R9
-	VMOVSS X2, (R9)(R8*4)
-	MOVQ   acc3+88(FP), R9
-	VMOVSS X3, (R9)(R8*4)
+	MOVQ   acc0+72(FP), DI
+	VMOVSS X0, (DI)(R8*4)
+	MOVQ   acc1+80(FP), DI
+	VMOVSS X1, (DI)(R8*4)
+	MOVQ   acc2+88(FP), DI
+	VMOVSS X2, (DI)(R8*4)
+	MOVQ   acc3+96(FP), DI
+	VMOVSS X3, (DI)(R8*4)
 	ADDQ   $0x01, R8
 	JMP    tail
 

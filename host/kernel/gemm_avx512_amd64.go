@@ -55,20 +55,20 @@ func packF32AVX512(dst *float32, rows *byte, stride int, n int)
 // few1F32AVX512 writes oj[4*i+r] = qj . the row at i*step+r*stride for j < 1, r < 4 and i < n; dim > 0 columns, stride and step are in bytes.
 func few1F32AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix1F32AVX512 adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 1, and asks for as many bytes ahead of the rows.
-func mix1F32AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix1F32AVX512 adds the sum of wj[4*i+r] * the row at i*step+r*stride over i < n and r < 4 to accj for j < 1; dim > 0 columns, stride and step are in bytes.
+func mix1F32AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // few2F32AVX512 writes oj[4*i+r] = qj . the row at i*step+r*stride for j < 2, r < 4 and i < n; dim > 0 columns, stride and step are in bytes.
 func few2F32AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix2F32AVX512 adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 2, and asks for as many bytes ahead of the rows.
-func mix2F32AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix2F32AVX512 adds the sum of wj[4*i+r] * the row at i*step+r*stride over i < n and r < 4 to accj for j < 2; dim > 0 columns, stride and step are in bytes.
+func mix2F32AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // few4F32AVX512 writes oj[4*i+r] = qj . the row at i*step+r*stride for j < 4, r < 4 and i < n; dim > 0 columns, stride and step are in bytes.
 func few4F32AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix4F32AVX512 adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 4, and asks for as many bytes ahead of the rows.
-func mix4F32AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix4F32AVX512 adds the sum of wj[4*i+r] * the row at i*step+r*stride over i < n and r < 4 to accj for j < 4; dim > 0 columns, stride and step are in bytes.
+func mix4F32AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // packBF16AVX512 writes dst[s*32+r] = element s of row r as f32 for r < 16 and s < n; n is at least 32, stride is in bytes.
 func packBF16AVX512(dst *float32, rows *byte, stride int, n int)
@@ -76,20 +76,20 @@ func packBF16AVX512(dst *float32, rows *byte, stride int, n int)
 // few1BF16AVX512 writes oj[4*i+r] = qj . the row at i*step+r*stride for j < 1, r < 4 and i < n; dim > 0 columns, stride and step are in bytes.
 func few1BF16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix1BF16AVX512 adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 1, and asks for as many bytes ahead of the rows.
-func mix1BF16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix1BF16AVX512 adds the sum of wj[4*i+r] * the row at i*step+r*stride over i < n and r < 4 to accj for j < 1; dim > 0 columns, stride and step are in bytes.
+func mix1BF16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // few2BF16AVX512 writes oj[4*i+r] = qj . the row at i*step+r*stride for j < 2, r < 4 and i < n; dim > 0 columns, stride and step are in bytes.
 func few2BF16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix2BF16AVX512 adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 2, and asks for as many bytes ahead of the rows.
-func mix2BF16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix2BF16AVX512 adds the sum of wj[4*i+r] * the row at i*step+r*stride over i < n and r < 4 to accj for j < 2; dim > 0 columns, stride and step are in bytes.
+func mix2BF16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // few4BF16AVX512 writes oj[4*i+r] = qj . the row at i*step+r*stride for j < 4, r < 4 and i < n; dim > 0 columns, stride and step are in bytes.
 func few4BF16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix4BF16AVX512 adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 4, and asks for as many bytes ahead of the rows.
-func mix4BF16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix4BF16AVX512 adds the sum of wj[4*i+r] * the row at i*step+r*stride over i < n and r < 4 to accj for j < 4; dim > 0 columns, stride and step are in bytes.
+func mix4BF16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // packF16AVX512 writes dst[s*32+r] = element s of row r as f32 for r < 16 and s < n; n is at least 16, stride is in bytes.
 func packF16AVX512(dst *float32, rows *byte, stride int, n int)
@@ -97,20 +97,20 @@ func packF16AVX512(dst *float32, rows *byte, stride int, n int)
 // few1F16AVX512 writes oj[4*i+r] = qj . the row at i*step+r*stride for j < 1, r < 4 and i < n; dim > 0 columns, stride and step are in bytes.
 func few1F16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix1F16AVX512 adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 1, and asks for as many bytes ahead of the rows.
-func mix1F16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix1F16AVX512 adds the sum of wj[4*i+r] * the row at i*step+r*stride over i < n and r < 4 to accj for j < 1; dim > 0 columns, stride and step are in bytes.
+func mix1F16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // few2F16AVX512 writes oj[4*i+r] = qj . the row at i*step+r*stride for j < 2, r < 4 and i < n; dim > 0 columns, stride and step are in bytes.
 func few2F16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix2F16AVX512 adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 2, and asks for as many bytes ahead of the rows.
-func mix2F16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix2F16AVX512 adds the sum of wj[4*i+r] * the row at i*step+r*stride over i < n and r < 4 to accj for j < 2; dim > 0 columns, stride and step are in bytes.
+func mix2F16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // few4F16AVX512 writes oj[4*i+r] = qj . the row at i*step+r*stride for j < 4, r < 4 and i < n; dim > 0 columns, stride and step are in bytes.
 func few4F16AVX512(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix4F16AVX512 adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 4, and asks for as many bytes ahead of the rows.
-func mix4F16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix4F16AVX512 adds the sum of wj[4*i+r] * the row at i*step+r*stride over i < n and r < 4 to accj for j < 4; dim > 0 columns, stride and step are in bytes.
+func mix4F16AVX512(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // softmaxAVX512 finds the largest of least and the numbers among the n > 0 elements of x, replaces these by exp(x - most) and returns their sum. When most is -Inf, x stays as it is.
 func softmaxAVX512(x *float32, n int, least float32) (most float32, sum float32)

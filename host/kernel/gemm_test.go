@@ -14,7 +14,7 @@ func TestMatMulBlocks(t *testing.T) {
 	atEveryLevel(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(61, 1))
 		for _, dtype := range dtypes {
-			for _, c := range []struct{ n, dim, outs int }{{61, 70, 601}, {130, 1037, 40}, {49, 512, 33}} {
+			for _, c := range []struct{ n, dim, outs int }{{61, 70, 601}, {130, 1037, 40}, {49, 512, 33}, {7, 1037, 150}, {3, 2, 40001}} {
 				w, a := guardedRows(t, r, dtype, c.outs, c.dim), guarded(t, random(r, c.n*c.dim))
 				got, split := results(t, c.n*c.outs), results(t, c.n*c.outs)
 				scratch := guarded(t, make([]float32, GEMMScratch(c.dim)))

@@ -6,19 +6,17 @@ import (
 	"unsafe"
 )
 
-// knnKeys is the number of keys that are packed at once: with 128 columns half
-// of a second-level cache of 256 KiB.
+// knnKeys is the number of keys that are packed at once: with 128 columns
+// 128 KiB, which stay in the second-level cache.
 const knnKeys = 256
 
 // KNNScratch is the number of f32 that [KNN] and [KNNRounded] need as scratch
 // for keys of dimension dim.
 func KNNScratch(dim int) int {
-	if active == nil || active.tiles.none() {
-		return dim + MaxQueries*knnKeys
-	}
 	// Packed keys; rounded ones; a tile's queries, products, least scores and
 	// hits.
-	return knnKeys*(dim+1) + knnKeys*(dim+1)/2 + maxTileRows*(dim+3) + maxTile
+	tiles := knnKeys*(dim+1) + knnKeys*(dim+1)/2 + maxTileRows*(dim+3) + maxTile
+	return max(tiles, dim+MaxQueries*knnKeys)
 }
 
 // KNN offers rows [lo, hi) of keys to the collectors of n queries (f32, n x
@@ -29,11 +27,12 @@ func KNNScratch(dim int) int {
 // each query; equal scores are ordered by id, lower first, and a NaN counts as
 // -Inf, as in [TopK]. scratch has [KNNScratch](keys.Dim) f32.
 //
-// Keys are packed anew in each call, which some hundred queries pay for. A
-// call takes about n*(hi-lo)*keys.Dim/50 ns; callers choose n and the range so
-// that they can stop between calls, and run blocks of queries in parallel.
+// Keys are packed anew in each call, which some hundred queries pay for; up to
+// [MaxQueries] read them as they are stored. A call takes about
+// n*(hi-lo)*keys.Dim/50 ns; callers choose n and the range so that they can
+// stop between calls, and run blocks of queries in parallel.
 func KNN(q []float32, n int, keys Rows, lo, hi int, base uint32, tops []*TopK, scratch []float32) {
-	if active == nil || active.tiles.none() || keys.Dim == 0 {
+	if active == nil || active.tiles.none() || keys.Dim == 0 || n <= MaxQueries {
 		knnByScores(q, n, keys, lo, hi, base, tops, scratch)
 		return
 	}
@@ -53,9 +52,9 @@ func KNN(q []float32, n int, keys Rows, lo, hi int, base uint32, tops []*TopK, s
 // KNNRounded is [KNN] with queries and keys rounded to bf16 where the level
 // has the instructions for their products, which then takes about half the
 // time: its results are candidates, to build graphs from, and not exact. Other
-// levels run [KNN].
+// levels, and up to [MaxQueries] queries, run [KNN].
 func KNNRounded(q []float32, n int, keys Rows, lo, hi int, base uint32, tops []*TopK, scratch []float32) {
-	if active == nil || active.tiles.topBF16 == nil || keys.Dim == 0 {
+	if active == nil || active.tiles.topBF16 == nil || keys.Dim == 0 || n <= MaxQueries {
 		KNN(q, n, keys, lo, hi, base, tops, scratch)
 		return
 	}

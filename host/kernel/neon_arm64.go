@@ -140,65 +140,65 @@ func tileTopNEON(a *float32, lda int, b *float32, k int, least *float32, scores 
 // packF32NEON writes dst[s*8+r] = element s of row r as f32 for r < 4 and s < n; stride is in bytes.
 func packF32NEON(dst *float32, rows *byte, stride int, n int)
 
-// few1F32NEON writes oj[8*i+r] = qj . the row at i*step+r*stride (bytes) for j < 1, r < 8 and i < n; dim > 0 columns.
+// few1F32NEON writes oj[4*i+r] = qj . the row at i*step+r*stride (bytes) for j < 1, r < 4 and i < n; dim > 0 columns.
 func few1F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix1F32NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 1, and asks for what lies ahead bytes after the rows.
-func mix1F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix1F32NEON adds the sum of wj[4*i+r] * the row at i*step+r*stride (bytes) over i < n and r < 4 to accj (dim > 0 columns) for j < 1.
+func mix1F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
-// few2F32NEON writes oj[8*i+r] = qj . the row at i*step+r*stride (bytes) for j < 2, r < 8 and i < n; dim > 0 columns.
+// few2F32NEON writes oj[4*i+r] = qj . the row at i*step+r*stride (bytes) for j < 2, r < 4 and i < n; dim > 0 columns.
 func few2F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix2F32NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 2, and asks for what lies ahead bytes after the rows.
-func mix2F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix2F32NEON adds the sum of wj[4*i+r] * the row at i*step+r*stride (bytes) over i < n and r < 4 to accj (dim > 0 columns) for j < 2.
+func mix2F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // few4F32NEON writes oj[4*i+r] = qj . the row at i*step+r*stride (bytes) for j < 4, r < 4 and i < n; dim > 0 columns.
 func few4F32NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix4F32NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 4, and asks for what lies ahead bytes after the rows.
-func mix4F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix4F32NEON adds the sum of wj[4*i+r] * the row at i*step+r*stride (bytes) over i < n and r < 4 to accj (dim > 0 columns) for j < 4.
+func mix4F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // packBF16NEON writes dst[s*8+r] = element s of row r as f32 for r < 4 and s < n; stride is in bytes.
 func packBF16NEON(dst *float32, rows *byte, stride int, n int)
 
-// few1BF16NEON writes oj[8*i+r] = qj . the row at i*step+r*stride (bytes) for j < 1, r < 8 and i < n; dim > 0 columns.
+// few1BF16NEON writes oj[4*i+r] = qj . the row at i*step+r*stride (bytes) for j < 1, r < 4 and i < n; dim > 0 columns.
 func few1BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix1BF16NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 1, and asks for what lies ahead bytes after the rows.
-func mix1BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix1BF16NEON adds the sum of wj[4*i+r] * the row at i*step+r*stride (bytes) over i < n and r < 4 to accj (dim > 0 columns) for j < 1.
+func mix1BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
-// few2BF16NEON writes oj[8*i+r] = qj . the row at i*step+r*stride (bytes) for j < 2, r < 8 and i < n; dim > 0 columns.
+// few2BF16NEON writes oj[4*i+r] = qj . the row at i*step+r*stride (bytes) for j < 2, r < 4 and i < n; dim > 0 columns.
 func few2BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix2BF16NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 2, and asks for what lies ahead bytes after the rows.
-func mix2BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix2BF16NEON adds the sum of wj[4*i+r] * the row at i*step+r*stride (bytes) over i < n and r < 4 to accj (dim > 0 columns) for j < 2.
+func mix2BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // few4BF16NEON writes oj[4*i+r] = qj . the row at i*step+r*stride (bytes) for j < 4, r < 4 and i < n; dim > 0 columns.
 func few4BF16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix4BF16NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 4, and asks for what lies ahead bytes after the rows.
-func mix4BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix4BF16NEON adds the sum of wj[4*i+r] * the row at i*step+r*stride (bytes) over i < n and r < 4 to accj (dim > 0 columns) for j < 4.
+func mix4BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // packF16NEON writes dst[s*8+r] = element s of row r as f32 for r < 4 and s < n; stride is in bytes.
 func packF16NEON(dst *float32, rows *byte, stride int, n int)
 
-// few1F16NEON writes oj[8*i+r] = qj . the row at i*step+r*stride (bytes) for j < 1, r < 8 and i < n; dim > 0 columns.
+// few1F16NEON writes oj[4*i+r] = qj . the row at i*step+r*stride (bytes) for j < 1, r < 4 and i < n; dim > 0 columns.
 func few1F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix1F16NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 1, and asks for what lies ahead bytes after the rows.
-func mix1F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix1F16NEON adds the sum of wj[4*i+r] * the row at i*step+r*stride (bytes) over i < n and r < 4 to accj (dim > 0 columns) for j < 1.
+func mix1F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
-// few2F16NEON writes oj[8*i+r] = qj . the row at i*step+r*stride (bytes) for j < 2, r < 8 and i < n; dim > 0 columns.
+// few2F16NEON writes oj[4*i+r] = qj . the row at i*step+r*stride (bytes) for j < 2, r < 4 and i < n; dim > 0 columns.
 func few2F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix2F16NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 2, and asks for what lies ahead bytes after the rows.
-func mix2F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix2F16NEON adds the sum of wj[4*i+r] * the row at i*step+r*stride (bytes) over i < n and r < 4 to accj (dim > 0 columns) for j < 2.
+func mix2F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // few4F16NEON writes oj[4*i+r] = qj . the row at i*step+r*stride (bytes) for j < 4, r < 4 and i < n; dim > 0 columns.
 func few4F16NEON(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, stride int, step int, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// mix4F16NEON adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < 4, and asks for what lies ahead bytes after the rows.
-func mix4F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+// mix4F16NEON adds the sum of wj[4*i+r] * the row at i*step+r*stride (bytes) over i < n and r < 4 to accj (dim > 0 columns) for j < 4.
+func mix4F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
 
 // softmaxNEON finds the largest of least and the numbers among the n > 0 elements of x, replaces these by exp(x - most) and returns their sum. When most is -Inf, x stays as it is.
 func softmaxNEON(x *float32, n int, least float32) (most float32, sum float32)

@@ -9140,31 +9140,23 @@ TEXT ·few1F32NEON(SB), NOSPLIT, $0-104
 	MOVD	stride+40(FP), R8
 	MOVD	step+48(FP), R9
 
-rows8:
+rows4:
 	CMP	$1, R4
 	BLT	done
 	MOVD	R3, R10
 	ADD	R8, R10, R11
 	ADD	R8, R11, R12
 	ADD	R8, R12, R13
-	ADD	R8, R13, R14
-	ADD	R8, R14, R15
-	ADD	R8, R15, R19
-	ADD	R8, R19, R20
 	ADD	R9, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	WORD	$0x6f00e404 // movi v4.2d, #0
-	WORD	$0x6f00e405 // movi v5.2d, #0
-	WORD	$0x6f00e406 // movi v6.2d, #0
-	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R6, rows8_tail
+	CBZ	R6, rows4_tail
 	MOVD	R6, R7
 
-rows8_loop:
+rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14d52 // ldp q18, q19, [x10], #32
 	WORD	$0xacc15574 // ldp q20, q21, [x11], #32
@@ -9178,23 +9170,11 @@ rows8_loop:
 	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	WORD	$0xacc14dd2 // ldp q18, q19, [x14], #32
-	WORD	$0xacc155f4 // ldp q20, q21, [x15], #32
-	WORD	$0xacc15e76 // ldp q22, q23, [x19], #32
-	WORD	$0xacc16698 // ldp q24, q25, [x20], #32
-	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0x4e30ce85 // fmla v5.4s, v20.4s, v16.4s
-	WORD	$0x4e30cec6 // fmla v6.4s, v22.4s, v16.4s
-	WORD	$0x4e30cf07 // fmla v7.4s, v24.4s, v16.4s
-	WORD	$0x4e31ce64 // fmla v4.4s, v19.4s, v17.4s
-	WORD	$0x4e31cea5 // fmla v5.4s, v21.4s, v17.4s
-	WORD	$0x4e31cee6 // fmla v6.4s, v23.4s, v17.4s
-	WORD	$0x4e31cf27 // fmla v7.4s, v25.4s, v17.4s
 	SUBS	$1, R7, R7
-	BNE	rows8_loop
+	BNE	rows4_loop
 
-rows8_tail:
-	TBZ	$2, R5, rows8_ones
+rows4_tail:
+	TBZ	$2, R5, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc10552 // ldr q18, [x10], #16
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
@@ -9204,20 +9184,12 @@ rows8_tail:
 	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
 	WORD	$0x3cc105b2 // ldr q18, [x13], #16
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	WORD	$0x3cc105d2 // ldr q18, [x14], #16
-	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0x3cc105f2 // ldr q18, [x15], #16
-	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
-	WORD	$0x3cc10672 // ldr q18, [x19], #16
-	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
-	WORD	$0x3cc10692 // ldr q18, [x20], #16
-	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 
-rows8_ones:
+rows4_ones:
 	ANDS	$3, R5, R7
-	BEQ	rows8_sum
+	BEQ	rows4_sum
 
-rows8_one:
+rows4_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc404552 // ldr s18, [x10], #4
 	WORD	$0x4e30ce40 // fmla v0.4s, v18.4s, v16.4s
@@ -9227,40 +9199,28 @@ rows8_one:
 	WORD	$0x4e30ce42 // fmla v2.4s, v18.4s, v16.4s
 	WORD	$0xbc4045b2 // ldr s18, [x13], #4
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	WORD	$0xbc4045d2 // ldr s18, [x14], #4
-	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0xbc4045f2 // ldr s18, [x15], #4
-	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
-	WORD	$0xbc404672 // ldr s18, [x19], #4
-	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
-	WORD	$0xbc404692 // ldr s18, [x20], #4
-	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 	SUBS	$1, R7, R7
-	BNE	rows8_one
+	BNE	rows4_one
 
-rows8_sum:
+rows4_sum:
 	WORD	$0x6e21d400 // faddp v0.4s, v0.4s, v1.4s
 	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
 	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
 	WORD	$0x3c810420 // str q0, [x1], #16
-	WORD	$0x6e25d484 // faddp v4.4s, v4.4s, v5.4s
-	WORD	$0x6e27d4c6 // faddp v6.4s, v6.4s, v7.4s
-	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
-	WORD	$0x3c810424 // str q4, [x1], #16
 	SUB	$1, R4
-	B	rows8
+	B	rows4
 
 done:
 	RET
 
-// func mix1F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-TEXT ·mix1F32NEON(SB), NOSPLIT, $0-96
-	MOVD	acc0+64(FP), R1
+// func mix1F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix1F32NEON(SB), NOSPLIT, $0-104
+	MOVD	acc0+72(FP), R1
 	MOVD	rows+32(FP), R2
-	MOVD	n+48(FP), R3
-	MOVD	dim+56(FP), R4
-	MOVD	ahead+40(FP), R9
-	LSL	$2, R4, R5
+	MOVD	n+56(FP), R3
+	MOVD	dim+64(FP), R4
+	MOVD	stride+40(FP), R5
+	MOVD	step+48(FP), R6
 	CBZ	R3, done
 
 columns64:
@@ -9275,44 +9235,118 @@ columns64:
 	WORD	$0xad452c2a // ldp q10, q11, [x1, #160]
 	WORD	$0xad46342c // ldp q12, q13, [x1, #192]
 	WORD	$0xad473c2e // ldp q14, q15, [x1, #224]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns64_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	ADD	R9, R8, R10
-	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
-	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
-	WORD	$0xf9804140 // prfm pldl1keep, [x10, #128]
-	WORD	$0xf9806140 // prfm pldl1keep, [x10, #192]
-	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+columns64_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	WORD	$0xacc15d16 // ldp q22, q23, [x8], #32
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
-	WORD	$0xacc16518 // ldp q24, q25, [x8], #32
+	WORD	$0xacc16538 // ldp q24, q25, [x9], #32
 	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
 	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
-	WORD	$0xacc16d1a // ldp q26, q27, [x8], #32
+	WORD	$0xacc16d3a // ldp q26, q27, [x9], #32
 	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
 	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
-	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
 	WORD	$0x4f901288 // fmla v8.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a9 // fmla v9.4s, v21.4s, v16.s[0]
-	WORD	$0xacc15d16 // ldp q22, q23, [x8], #32
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
 	WORD	$0x4f9012ca // fmla v10.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012eb // fmla v11.4s, v23.4s, v16.s[0]
-	WORD	$0xacc16518 // ldp q24, q25, [x8], #32
+	WORD	$0xacc16538 // ldp q24, q25, [x9], #32
 	WORD	$0x4f90130c // fmla v12.4s, v24.4s, v16.s[0]
 	WORD	$0x4f90132d // fmla v13.4s, v25.4s, v16.s[0]
-	WORD	$0xacc16d1a // ldp q26, q27, [x8], #32
+	WORD	$0xacc16d3a // ldp q26, q27, [x9], #32
 	WORD	$0x4f90134e // fmla v14.4s, v26.4s, v16.s[0]
 	WORD	$0x4f90136f // fmla v15.4s, v27.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns64_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0xacc16538 // ldp q24, q25, [x9], #32
+	WORD	$0x4fb01304 // fmla v4.4s, v24.4s, v16.s[1]
+	WORD	$0x4fb01325 // fmla v5.4s, v25.4s, v16.s[1]
+	WORD	$0xacc16d3a // ldp q26, q27, [x9], #32
+	WORD	$0x4fb01346 // fmla v6.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01367 // fmla v7.4s, v27.4s, v16.s[1]
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4fb01288 // fmla v8.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a9 // fmla v9.4s, v21.4s, v16.s[1]
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
+	WORD	$0x4fb012ca // fmla v10.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012eb // fmla v11.4s, v23.4s, v16.s[1]
+	WORD	$0xacc16538 // ldp q24, q25, [x9], #32
+	WORD	$0x4fb0130c // fmla v12.4s, v24.4s, v16.s[1]
+	WORD	$0x4fb0132d // fmla v13.4s, v25.4s, v16.s[1]
+	WORD	$0xacc16d3a // ldp q26, q27, [x9], #32
+	WORD	$0x4fb0134e // fmla v14.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb0136f // fmla v15.4s, v27.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0xacc16538 // ldp q24, q25, [x9], #32
+	WORD	$0x4f901b04 // fmla v4.4s, v24.4s, v16.s[2]
+	WORD	$0x4f901b25 // fmla v5.4s, v25.4s, v16.s[2]
+	WORD	$0xacc16d3a // ldp q26, q27, [x9], #32
+	WORD	$0x4f901b46 // fmla v6.4s, v26.4s, v16.s[2]
+	WORD	$0x4f901b67 // fmla v7.4s, v27.4s, v16.s[2]
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4f901a88 // fmla v8.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa9 // fmla v9.4s, v21.4s, v16.s[2]
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
+	WORD	$0x4f901aca // fmla v10.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901aeb // fmla v11.4s, v23.4s, v16.s[2]
+	WORD	$0xacc16538 // ldp q24, q25, [x9], #32
+	WORD	$0x4f901b0c // fmla v12.4s, v24.4s, v16.s[2]
+	WORD	$0x4f901b2d // fmla v13.4s, v25.4s, v16.s[2]
+	WORD	$0xacc16d3a // ldp q26, q27, [x9], #32
+	WORD	$0x4f901b4e // fmla v14.4s, v26.4s, v16.s[2]
+	WORD	$0x4f901b6f // fmla v15.4s, v27.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0xacc16538 // ldp q24, q25, [x9], #32
+	WORD	$0x4fb01b04 // fmla v4.4s, v24.4s, v16.s[3]
+	WORD	$0x4fb01b25 // fmla v5.4s, v25.4s, v16.s[3]
+	WORD	$0xacc16d3a // ldp q26, q27, [x9], #32
+	WORD	$0x4fb01b46 // fmla v6.4s, v26.4s, v16.s[3]
+	WORD	$0x4fb01b67 // fmla v7.4s, v27.4s, v16.s[3]
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4fb01a88 // fmla v8.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa9 // fmla v9.4s, v21.4s, v16.s[3]
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
+	WORD	$0x4fb01aca // fmla v10.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01aeb // fmla v11.4s, v23.4s, v16.s[3]
+	WORD	$0xacc16538 // ldp q24, q25, [x9], #32
+	WORD	$0x4fb01b0c // fmla v12.4s, v24.4s, v16.s[3]
+	WORD	$0x4fb01b2d // fmla v13.4s, v25.4s, v16.s[3]
+	WORD	$0xacc16d3a // ldp q26, q27, [x9], #32
+	WORD	$0x4fb01b4e // fmla v14.4s, v26.4s, v16.s[3]
+	WORD	$0x4fb01b6f // fmla v15.4s, v27.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns64_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811424 // stp q4, q5, [x1], #32
@@ -9333,30 +9367,70 @@ columns32:
 	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
 	WORD	$0xad421424 // ldp q4, q5, [x1, #64]
 	WORD	$0xad431c26 // ldp q6, q7, [x1, #96]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns32_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	ADD	R9, R8, R10
-	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
-	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
-	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+columns32_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	WORD	$0xacc15d16 // ldp q22, q23, [x8], #32
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
-	WORD	$0xacc16518 // ldp q24, q25, [x8], #32
+	WORD	$0xacc16538 // ldp q24, q25, [x9], #32
 	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
 	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
-	WORD	$0xacc16d1a // ldp q26, q27, [x8], #32
+	WORD	$0xacc16d3a // ldp q26, q27, [x9], #32
 	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
 	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns32_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0xacc16538 // ldp q24, q25, [x9], #32
+	WORD	$0x4fb01304 // fmla v4.4s, v24.4s, v16.s[1]
+	WORD	$0x4fb01325 // fmla v5.4s, v25.4s, v16.s[1]
+	WORD	$0xacc16d3a // ldp q26, q27, [x9], #32
+	WORD	$0x4fb01346 // fmla v6.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01367 // fmla v7.4s, v27.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0xacc16538 // ldp q24, q25, [x9], #32
+	WORD	$0x4f901b04 // fmla v4.4s, v24.4s, v16.s[2]
+	WORD	$0x4f901b25 // fmla v5.4s, v25.4s, v16.s[2]
+	WORD	$0xacc16d3a // ldp q26, q27, [x9], #32
+	WORD	$0x4f901b46 // fmla v6.4s, v26.4s, v16.s[2]
+	WORD	$0x4f901b67 // fmla v7.4s, v27.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0xacc16538 // ldp q24, q25, [x9], #32
+	WORD	$0x4fb01b04 // fmla v4.4s, v24.4s, v16.s[3]
+	WORD	$0x4fb01b25 // fmla v5.4s, v25.4s, v16.s[3]
+	WORD	$0xacc16d3a // ldp q26, q27, [x9], #32
+	WORD	$0x4fb01b46 // fmla v6.4s, v26.4s, v16.s[3]
+	WORD	$0x4fb01b67 // fmla v7.4s, v27.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns32_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811424 // stp q4, q5, [x1], #32
@@ -9371,23 +9445,46 @@ columns16:
 	MOVD	w0+0(FP), R0
 	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
 	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns16_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	ADD	R9, R8, R10
-	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
-	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+columns16_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	WORD	$0xacc15d16 // ldp q22, q23, [x8], #32
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns16_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0xacc15d36 // ldp q22, q23, [x9], #32
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns16_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	ADD	$64, R2
@@ -9399,18 +9496,34 @@ columns8:
 	BLT	columns4
 	MOVD	w0+0(FP), R0
 	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns8_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	WORD	$0xacc15514 // ldp q20, q21, [x8], #32
+columns8_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns8_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0xacc15534 // ldp q20, q21, [x9], #32
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns8_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	ADD	$32, R2
 	SUB	$8, R4
@@ -9421,17 +9534,30 @@ columns4:
 	BLT	columns1
 	MOVD	w0+0(FP), R0
 	WORD	$0x3dc00020 // ldr q0, [x1, #0]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns4_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	WORD	$0x3cc10514 // ldr q20, [x8], #16
+columns4_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10534 // ldr q20, [x9], #16
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns4_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10534 // ldr q20, [x9], #16
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10534 // ldr q20, [x9], #16
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0x3cc10534 // ldr q20, [x9], #16
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns4_rows
 	WORD	$0x3c810420 // str q0, [x1], #16
 	ADD	$16, R2
 	SUB	$4, R4
@@ -9442,17 +9568,30 @@ columns1:
 	BLT	done
 	MOVD	w0+0(FP), R0
 	WORD	$0xbd400020 // ldr s0, [x1, #0]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns1_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	WORD	$0xbc404514 // ldr s20, [x8], #4
+columns1_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xbc404534 // ldr s20, [x9], #4
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns1_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xbc404534 // ldr s20, [x9], #4
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xbc404534 // ldr s20, [x9], #4
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0xbc404534 // ldr s20, [x9], #4
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns1_rows
 	WORD	$0xbc004420 // str s0, [x1], #4
 	ADD	$4, R2
 	SUB	$1, R4
@@ -9474,17 +9613,13 @@ TEXT ·few2F32NEON(SB), NOSPLIT, $0-104
 	MOVD	stride+40(FP), R11
 	MOVD	step+48(FP), R12
 
-rows8:
+rows4:
 	CMP	$1, R7
 	BLT	done
 	MOVD	R6, R13
 	ADD	R11, R13, R14
 	ADD	R11, R14, R15
 	ADD	R11, R15, R19
-	ADD	R11, R19, R20
-	ADD	R11, R20, R21
-	ADD	R11, R21, R22
-	ADD	R11, R22, R23
 	ADD	R12, R6
 	MOVD	R0, R2
 	MOVD	R3, R5
@@ -9496,18 +9631,10 @@ rows8:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	WORD	$0x6f00e408 // movi v8.2d, #0
-	WORD	$0x6f00e409 // movi v9.2d, #0
-	WORD	$0x6f00e40a // movi v10.2d, #0
-	WORD	$0x6f00e40b // movi v11.2d, #0
-	WORD	$0x6f00e40c // movi v12.2d, #0
-	WORD	$0x6f00e40d // movi v13.2d, #0
-	WORD	$0x6f00e40e // movi v14.2d, #0
-	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R9, rows8_tail
+	CBZ	R9, rows4_tail
 	MOVD	R9, R10
 
-rows8_loop:
+rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
 	WORD	$0xacc155b4 // ldp q20, q21, [x13], #32
@@ -9530,31 +9657,11 @@ rows8_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	WORD	$0xacc15694 // ldp q20, q21, [x20], #32
-	WORD	$0xacc15eb6 // ldp q22, q23, [x21], #32
-	WORD	$0xacc166d8 // ldp q24, q25, [x22], #32
-	WORD	$0xacc16efa // ldp q26, q27, [x23], #32
-	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0x4e30ceca // fmla v10.4s, v22.4s, v16.4s
-	WORD	$0x4e32cecb // fmla v11.4s, v22.4s, v18.4s
-	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
-	WORD	$0x4e30cf4e // fmla v14.4s, v26.4s, v16.4s
-	WORD	$0x4e32cf4f // fmla v15.4s, v26.4s, v18.4s
-	WORD	$0x4e31cea8 // fmla v8.4s, v21.4s, v17.4s
-	WORD	$0x4e33cea9 // fmla v9.4s, v21.4s, v19.4s
-	WORD	$0x4e31ceea // fmla v10.4s, v23.4s, v17.4s
-	WORD	$0x4e33ceeb // fmla v11.4s, v23.4s, v19.4s
-	WORD	$0x4e31cf2c // fmla v12.4s, v25.4s, v17.4s
-	WORD	$0x4e33cf2d // fmla v13.4s, v25.4s, v19.4s
-	WORD	$0x4e31cf6e // fmla v14.4s, v27.4s, v17.4s
-	WORD	$0x4e33cf6f // fmla v15.4s, v27.4s, v19.4s
 	SUBS	$1, R10, R10
-	BNE	rows8_loop
+	BNE	rows4_loop
 
-rows8_tail:
-	TBZ	$2, R8, rows8_ones
+rows4_tail:
+	TBZ	$2, R8, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0x3cc105b4 // ldr q20, [x13], #16
@@ -9569,24 +9676,12 @@ rows8_tail:
 	WORD	$0x3cc10674 // ldr q20, [x19], #16
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0x3cc10694 // ldr q20, [x20], #16
-	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0x3cc106b4 // ldr q20, [x21], #16
-	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0x3cc106d4 // ldr q20, [x22], #16
-	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0x3cc106f4 // ldr q20, [x23], #16
-	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
 
-rows8_ones:
+rows4_ones:
 	ANDS	$3, R8, R10
-	BEQ	rows8_sum
+	BEQ	rows4_sum
 
-rows8_one:
+rows4_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
 	WORD	$0xbc4045b4 // ldr s20, [x13], #4
@@ -9601,53 +9696,33 @@ rows8_one:
 	WORD	$0xbc404674 // ldr s20, [x19], #4
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0xbc404694 // ldr s20, [x20], #4
-	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0xbc4046b4 // ldr s20, [x21], #4
-	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0xbc4046d4 // ldr s20, [x22], #4
-	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0xbc4046f4 // ldr s20, [x23], #4
-	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
 	SUBS	$1, R10, R10
-	BNE	rows8_one
+	BNE	rows4_one
 
-rows8_sum:
+rows4_sum:
 	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
 	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
 	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
 	WORD	$0x3c810420 // str q0, [x1], #16
-	WORD	$0x6e2ad508 // faddp v8.4s, v8.4s, v10.4s
-	WORD	$0x6e2ed58c // faddp v12.4s, v12.4s, v14.4s
-	WORD	$0x6e2cd508 // faddp v8.4s, v8.4s, v12.4s
-	WORD	$0x3c810428 // str q8, [x1], #16
 	WORD	$0x6e23d421 // faddp v1.4s, v1.4s, v3.4s
 	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
 	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
 	WORD	$0x3c810481 // str q1, [x4], #16
-	WORD	$0x6e2bd529 // faddp v9.4s, v9.4s, v11.4s
-	WORD	$0x6e2fd5ad // faddp v13.4s, v13.4s, v15.4s
-	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
-	WORD	$0x3c810489 // str q9, [x4], #16
 	SUB	$1, R7
-	B	rows8
+	B	rows4
 
 done:
 	RET
 
-// func mix2F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-TEXT ·mix2F32NEON(SB), NOSPLIT, $0-96
-	MOVD	acc0+64(FP), R1
-	MOVD	acc1+72(FP), R3
+// func mix2F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix2F32NEON(SB), NOSPLIT, $0-104
+	MOVD	acc0+72(FP), R1
+	MOVD	acc1+80(FP), R3
 	MOVD	rows+32(FP), R4
-	MOVD	n+48(FP), R5
-	MOVD	dim+56(FP), R6
-	MOVD	ahead+40(FP), R11
-	LSL	$2, R6, R7
+	MOVD	n+56(FP), R5
+	MOVD	dim+64(FP), R6
+	MOVD	stride+40(FP), R7
+	MOVD	step+48(FP), R8
 	CBZ	R5, done
 
 columns32:
@@ -9663,39 +9738,103 @@ columns32:
 	WORD	$0xad412c6a // ldp q10, q11, [x3, #32]
 	WORD	$0xad42346c // ldp q12, q13, [x3, #64]
 	WORD	$0xad433c6e // ldp q14, q15, [x3, #96]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns32_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	ADD	R11, R10, R12
-	WORD	$0xf9800180 // prfm pldl1keep, [x12, #0]
-	WORD	$0xf9802180 // prfm pldl1keep, [x12, #64]
-	WORD	$0xacc15554 // ldp q20, q21, [x10], #32
+columns32_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xacc15574 // ldp q20, q21, [x11], #32
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
 	WORD	$0x4f911288 // fmla v8.4s, v20.4s, v17.s[0]
 	WORD	$0x4f9112a9 // fmla v9.4s, v21.4s, v17.s[0]
-	WORD	$0xacc15d56 // ldp q22, q23, [x10], #32
+	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
 	WORD	$0x4f9112ca // fmla v10.4s, v22.4s, v17.s[0]
 	WORD	$0x4f9112eb // fmla v11.4s, v23.4s, v17.s[0]
-	WORD	$0xacc16558 // ldp q24, q25, [x10], #32
+	WORD	$0xacc16578 // ldp q24, q25, [x11], #32
 	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
 	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
 	WORD	$0x4f91130c // fmla v12.4s, v24.4s, v17.s[0]
 	WORD	$0x4f91132d // fmla v13.4s, v25.4s, v17.s[0]
-	WORD	$0xacc16d5a // ldp q26, q27, [x10], #32
+	WORD	$0xacc16d7a // ldp q26, q27, [x11], #32
 	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
 	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
 	WORD	$0x4f91134e // fmla v14.4s, v26.4s, v17.s[0]
 	WORD	$0x4f91136f // fmla v15.4s, v27.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns32_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xacc15574 // ldp q20, q21, [x11], #32
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11288 // fmla v8.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a9 // fmla v9.4s, v21.4s, v17.s[1]
+	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0x4fb112ca // fmla v10.4s, v22.4s, v17.s[1]
+	WORD	$0x4fb112eb // fmla v11.4s, v23.4s, v17.s[1]
+	WORD	$0xacc16578 // ldp q24, q25, [x11], #32
+	WORD	$0x4fb01304 // fmla v4.4s, v24.4s, v16.s[1]
+	WORD	$0x4fb01325 // fmla v5.4s, v25.4s, v16.s[1]
+	WORD	$0x4fb1130c // fmla v12.4s, v24.4s, v17.s[1]
+	WORD	$0x4fb1132d // fmla v13.4s, v25.4s, v17.s[1]
+	WORD	$0xacc16d7a // ldp q26, q27, [x11], #32
+	WORD	$0x4fb01346 // fmla v6.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01367 // fmla v7.4s, v27.4s, v16.s[1]
+	WORD	$0x4fb1134e // fmla v14.4s, v26.4s, v17.s[1]
+	WORD	$0x4fb1136f // fmla v15.4s, v27.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xacc15574 // ldp q20, q21, [x11], #32
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a88 // fmla v8.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa9 // fmla v9.4s, v21.4s, v17.s[2]
+	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0x4f911aca // fmla v10.4s, v22.4s, v17.s[2]
+	WORD	$0x4f911aeb // fmla v11.4s, v23.4s, v17.s[2]
+	WORD	$0xacc16578 // ldp q24, q25, [x11], #32
+	WORD	$0x4f901b04 // fmla v4.4s, v24.4s, v16.s[2]
+	WORD	$0x4f901b25 // fmla v5.4s, v25.4s, v16.s[2]
+	WORD	$0x4f911b0c // fmla v12.4s, v24.4s, v17.s[2]
+	WORD	$0x4f911b2d // fmla v13.4s, v25.4s, v17.s[2]
+	WORD	$0xacc16d7a // ldp q26, q27, [x11], #32
+	WORD	$0x4f901b46 // fmla v6.4s, v26.4s, v16.s[2]
+	WORD	$0x4f901b67 // fmla v7.4s, v27.4s, v16.s[2]
+	WORD	$0x4f911b4e // fmla v14.4s, v26.4s, v17.s[2]
+	WORD	$0x4f911b6f // fmla v15.4s, v27.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0xacc15574 // ldp q20, q21, [x11], #32
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a88 // fmla v8.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa9 // fmla v9.4s, v21.4s, v17.s[3]
+	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0x4fb11aca // fmla v10.4s, v22.4s, v17.s[3]
+	WORD	$0x4fb11aeb // fmla v11.4s, v23.4s, v17.s[3]
+	WORD	$0xacc16578 // ldp q24, q25, [x11], #32
+	WORD	$0x4fb01b04 // fmla v4.4s, v24.4s, v16.s[3]
+	WORD	$0x4fb01b25 // fmla v5.4s, v25.4s, v16.s[3]
+	WORD	$0x4fb11b0c // fmla v12.4s, v24.4s, v17.s[3]
+	WORD	$0x4fb11b2d // fmla v13.4s, v25.4s, v17.s[3]
+	WORD	$0xacc16d7a // ldp q26, q27, [x11], #32
+	WORD	$0x4fb01b46 // fmla v6.4s, v26.4s, v16.s[3]
+	WORD	$0x4fb01b67 // fmla v7.4s, v27.4s, v16.s[3]
+	WORD	$0x4fb11b4e // fmla v14.4s, v26.4s, v17.s[3]
+	WORD	$0x4fb11b6f // fmla v15.4s, v27.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns32_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811424 // stp q4, q5, [x1], #32
@@ -9717,28 +9856,63 @@ columns16:
 	MOVD	w1+8(FP), R2
 	WORD	$0xad401464 // ldp q4, q5, [x3, #0]
 	WORD	$0xad411c66 // ldp q6, q7, [x3, #32]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns16_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	ADD	R11, R10, R12
-	WORD	$0xf9800180 // prfm pldl1keep, [x12, #0]
-	WORD	$0xacc15554 // ldp q20, q21, [x10], #32
+columns16_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xacc15574 // ldp q20, q21, [x11], #32
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
 	WORD	$0x4f911284 // fmla v4.4s, v20.4s, v17.s[0]
 	WORD	$0x4f9112a5 // fmla v5.4s, v21.4s, v17.s[0]
-	WORD	$0xacc15d56 // ldp q22, q23, [x10], #32
+	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
 	WORD	$0x4f9112c6 // fmla v6.4s, v22.4s, v17.s[0]
 	WORD	$0x4f9112e7 // fmla v7.4s, v23.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns16_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xacc15574 // ldp q20, q21, [x11], #32
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11284 // fmla v4.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a5 // fmla v5.4s, v21.4s, v17.s[1]
+	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0x4fb112c6 // fmla v6.4s, v22.4s, v17.s[1]
+	WORD	$0x4fb112e7 // fmla v7.4s, v23.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xacc15574 // ldp q20, q21, [x11], #32
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a84 // fmla v4.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa5 // fmla v5.4s, v21.4s, v17.s[2]
+	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0x4f911ac6 // fmla v6.4s, v22.4s, v17.s[2]
+	WORD	$0x4f911ae7 // fmla v7.4s, v23.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0xacc15574 // ldp q20, q21, [x11], #32
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a84 // fmla v4.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa5 // fmla v5.4s, v21.4s, v17.s[3]
+	WORD	$0xacc15d76 // ldp q22, q23, [x11], #32
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0x4fb11ac6 // fmla v6.4s, v22.4s, v17.s[3]
+	WORD	$0x4fb11ae7 // fmla v7.4s, v23.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns16_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811464 // stp q4, q5, [x3], #32
@@ -9754,21 +9928,43 @@ columns8:
 	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
 	MOVD	w1+8(FP), R2
 	WORD	$0xad400c62 // ldp q2, q3, [x3, #0]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns8_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	WORD	$0xacc15554 // ldp q20, q21, [x10], #32
+columns8_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xacc15574 // ldp q20, q21, [x11], #32
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
 	WORD	$0x4f911282 // fmla v2.4s, v20.4s, v17.s[0]
 	WORD	$0x4f9112a3 // fmla v3.4s, v21.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns8_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xacc15574 // ldp q20, q21, [x11], #32
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11282 // fmla v2.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a3 // fmla v3.4s, v21.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xacc15574 // ldp q20, q21, [x11], #32
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a82 // fmla v2.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa3 // fmla v3.4s, v21.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0xacc15574 // ldp q20, q21, [x11], #32
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a82 // fmla v2.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa3 // fmla v3.4s, v21.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns8_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c62 // stp q2, q3, [x3], #32
 	ADD	$32, R4
@@ -9782,19 +9978,35 @@ columns4:
 	WORD	$0x3dc00020 // ldr q0, [x1, #0]
 	MOVD	w1+8(FP), R2
 	WORD	$0x3dc00061 // ldr q1, [x3, #0]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns4_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	WORD	$0x3cc10554 // ldr q20, [x10], #16
+columns4_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10574 // ldr q20, [x11], #16
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns4_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10574 // ldr q20, [x11], #16
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb11281 // fmla v1.4s, v20.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10574 // ldr q20, [x11], #16
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f911a81 // fmla v1.4s, v20.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0x3cc10574 // ldr q20, [x11], #16
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb11a81 // fmla v1.4s, v20.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns4_rows
 	WORD	$0x3c810420 // str q0, [x1], #16
 	WORD	$0x3c810461 // str q1, [x3], #16
 	ADD	$16, R4
@@ -9808,19 +10020,35 @@ columns1:
 	WORD	$0xbd400020 // ldr s0, [x1, #0]
 	MOVD	w1+8(FP), R2
 	WORD	$0xbd400061 // ldr s1, [x3, #0]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns1_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	WORD	$0xbc404554 // ldr s20, [x10], #4
+columns1_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xbc404574 // ldr s20, [x11], #4
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns1_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xbc404574 // ldr s20, [x11], #4
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb11281 // fmla v1.4s, v20.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xbc404574 // ldr s20, [x11], #4
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f911a81 // fmla v1.4s, v20.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0xbc404574 // ldr s20, [x11], #4
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb11a81 // fmla v1.4s, v20.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns1_rows
 	WORD	$0xbc004420 // str s0, [x1], #4
 	WORD	$0xbc004461 // str s1, [x3], #4
 	ADD	$4, R4
@@ -10004,17 +10232,17 @@ rows4_sum:
 done:
 	RET
 
-// func mix4F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-TEXT ·mix4F32NEON(SB), NOSPLIT, $0-96
-	MOVD	acc0+64(FP), R1
-	MOVD	acc1+72(FP), R3
-	MOVD	acc2+80(FP), R5
-	MOVD	acc3+88(FP), R7
+// func mix4F32NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix4F32NEON(SB), NOSPLIT, $0-104
+	MOVD	acc0+72(FP), R1
+	MOVD	acc1+80(FP), R3
+	MOVD	acc2+88(FP), R5
+	MOVD	acc3+96(FP), R7
 	MOVD	rows+32(FP), R8
-	MOVD	n+48(FP), R9
-	MOVD	dim+56(FP), R10
-	MOVD	ahead+40(FP), R15
-	LSL	$2, R10, R11
+	MOVD	n+56(FP), R9
+	MOVD	dim+64(FP), R10
+	MOVD	stride+40(FP), R11
+	MOVD	step+48(FP), R12
 	CBZ	R9, done
 
 columns16:
@@ -10032,19 +10260,18 @@ columns16:
 	MOVD	w3+24(FP), R6
 	WORD	$0xad4034ec // ldp q12, q13, [x7, #0]
 	WORD	$0xad413cee // ldp q14, q15, [x7, #32]
-	MOVD	R8, R12
-	MOVD	R9, R13
+	MOVD	R8, R13
+	MOVD	R9, R19
 
-columns16_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	WORD	$0xbc404492 // ldr s18, [x4], #4
-	WORD	$0xbc4044d3 // ldr s19, [x6], #4
-	MOVD	R12, R14
-	ADD	R11, R12
-	ADD	R15, R14, R19
-	WORD	$0xf9800260 // prfm pldl1keep, [x19, #0]
-	WORD	$0xacc155d4 // ldp q20, q21, [x14], #32
+columns16_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10492 // ldr q18, [x4], #16
+	WORD	$0x3cc104d3 // ldr q19, [x6], #16
+	MOVD	R13, R14
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xacc155f4 // ldp q20, q21, [x15], #32
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
 	WORD	$0x4f911284 // fmla v4.4s, v20.4s, v17.s[0]
@@ -10053,7 +10280,7 @@ columns16_row:
 	WORD	$0x4f9212a9 // fmla v9.4s, v21.4s, v18.s[0]
 	WORD	$0x4f93128c // fmla v12.4s, v20.4s, v19.s[0]
 	WORD	$0x4f9312ad // fmla v13.4s, v21.4s, v19.s[0]
-	WORD	$0xacc15dd6 // ldp q22, q23, [x14], #32
+	WORD	$0xacc15df6 // ldp q22, q23, [x15], #32
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
 	WORD	$0x4f9112c6 // fmla v6.4s, v22.4s, v17.s[0]
@@ -10062,8 +10289,68 @@ columns16_row:
 	WORD	$0x4f9212eb // fmla v11.4s, v23.4s, v18.s[0]
 	WORD	$0x4f9312ce // fmla v14.4s, v22.4s, v19.s[0]
 	WORD	$0x4f9312ef // fmla v15.4s, v23.4s, v19.s[0]
-	SUBS	$1, R13, R13
-	BNE	columns16_row
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xacc155f4 // ldp q20, q21, [x15], #32
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11284 // fmla v4.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a5 // fmla v5.4s, v21.4s, v17.s[1]
+	WORD	$0x4fb21288 // fmla v8.4s, v20.4s, v18.s[1]
+	WORD	$0x4fb212a9 // fmla v9.4s, v21.4s, v18.s[1]
+	WORD	$0x4fb3128c // fmla v12.4s, v20.4s, v19.s[1]
+	WORD	$0x4fb312ad // fmla v13.4s, v21.4s, v19.s[1]
+	WORD	$0xacc15df6 // ldp q22, q23, [x15], #32
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0x4fb112c6 // fmla v6.4s, v22.4s, v17.s[1]
+	WORD	$0x4fb112e7 // fmla v7.4s, v23.4s, v17.s[1]
+	WORD	$0x4fb212ca // fmla v10.4s, v22.4s, v18.s[1]
+	WORD	$0x4fb212eb // fmla v11.4s, v23.4s, v18.s[1]
+	WORD	$0x4fb312ce // fmla v14.4s, v22.4s, v19.s[1]
+	WORD	$0x4fb312ef // fmla v15.4s, v23.4s, v19.s[1]
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xacc155f4 // ldp q20, q21, [x15], #32
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a84 // fmla v4.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa5 // fmla v5.4s, v21.4s, v17.s[2]
+	WORD	$0x4f921a88 // fmla v8.4s, v20.4s, v18.s[2]
+	WORD	$0x4f921aa9 // fmla v9.4s, v21.4s, v18.s[2]
+	WORD	$0x4f931a8c // fmla v12.4s, v20.4s, v19.s[2]
+	WORD	$0x4f931aad // fmla v13.4s, v21.4s, v19.s[2]
+	WORD	$0xacc15df6 // ldp q22, q23, [x15], #32
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0x4f911ac6 // fmla v6.4s, v22.4s, v17.s[2]
+	WORD	$0x4f911ae7 // fmla v7.4s, v23.4s, v17.s[2]
+	WORD	$0x4f921aca // fmla v10.4s, v22.4s, v18.s[2]
+	WORD	$0x4f921aeb // fmla v11.4s, v23.4s, v18.s[2]
+	WORD	$0x4f931ace // fmla v14.4s, v22.4s, v19.s[2]
+	WORD	$0x4f931aef // fmla v15.4s, v23.4s, v19.s[2]
+	MOVD	R14, R15
+	WORD	$0xacc155f4 // ldp q20, q21, [x15], #32
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a84 // fmla v4.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa5 // fmla v5.4s, v21.4s, v17.s[3]
+	WORD	$0x4fb21a88 // fmla v8.4s, v20.4s, v18.s[3]
+	WORD	$0x4fb21aa9 // fmla v9.4s, v21.4s, v18.s[3]
+	WORD	$0x4fb31a8c // fmla v12.4s, v20.4s, v19.s[3]
+	WORD	$0x4fb31aad // fmla v13.4s, v21.4s, v19.s[3]
+	WORD	$0xacc15df6 // ldp q22, q23, [x15], #32
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0x4fb11ac6 // fmla v6.4s, v22.4s, v17.s[3]
+	WORD	$0x4fb11ae7 // fmla v7.4s, v23.4s, v17.s[3]
+	WORD	$0x4fb21aca // fmla v10.4s, v22.4s, v18.s[3]
+	WORD	$0x4fb21aeb // fmla v11.4s, v23.4s, v18.s[3]
+	WORD	$0x4fb31ace // fmla v14.4s, v22.4s, v19.s[3]
+	WORD	$0x4fb31aef // fmla v15.4s, v23.4s, v19.s[3]
+	ADD	R12, R13
+	SUBS	$1, R19, R19
+	BNE	columns16_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811464 // stp q4, q5, [x3], #32
@@ -10087,17 +10374,18 @@ columns8:
 	WORD	$0xad4014a4 // ldp q4, q5, [x5, #0]
 	MOVD	w3+24(FP), R6
 	WORD	$0xad401ce6 // ldp q6, q7, [x7, #0]
-	MOVD	R8, R12
-	MOVD	R9, R13
+	MOVD	R8, R13
+	MOVD	R9, R19
 
-columns8_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	WORD	$0xbc404492 // ldr s18, [x4], #4
-	WORD	$0xbc4044d3 // ldr s19, [x6], #4
-	MOVD	R12, R14
-	ADD	R11, R12
-	WORD	$0xacc155d4 // ldp q20, q21, [x14], #32
+columns8_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10492 // ldr q18, [x4], #16
+	WORD	$0x3cc104d3 // ldr q19, [x6], #16
+	MOVD	R13, R14
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xacc155f4 // ldp q20, q21, [x15], #32
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
 	WORD	$0x4f911282 // fmla v2.4s, v20.4s, v17.s[0]
@@ -10106,8 +10394,41 @@ columns8_row:
 	WORD	$0x4f9212a5 // fmla v5.4s, v21.4s, v18.s[0]
 	WORD	$0x4f931286 // fmla v6.4s, v20.4s, v19.s[0]
 	WORD	$0x4f9312a7 // fmla v7.4s, v21.4s, v19.s[0]
-	SUBS	$1, R13, R13
-	BNE	columns8_row
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xacc155f4 // ldp q20, q21, [x15], #32
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11282 // fmla v2.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a3 // fmla v3.4s, v21.4s, v17.s[1]
+	WORD	$0x4fb21284 // fmla v4.4s, v20.4s, v18.s[1]
+	WORD	$0x4fb212a5 // fmla v5.4s, v21.4s, v18.s[1]
+	WORD	$0x4fb31286 // fmla v6.4s, v20.4s, v19.s[1]
+	WORD	$0x4fb312a7 // fmla v7.4s, v21.4s, v19.s[1]
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xacc155f4 // ldp q20, q21, [x15], #32
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a82 // fmla v2.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa3 // fmla v3.4s, v21.4s, v17.s[2]
+	WORD	$0x4f921a84 // fmla v4.4s, v20.4s, v18.s[2]
+	WORD	$0x4f921aa5 // fmla v5.4s, v21.4s, v18.s[2]
+	WORD	$0x4f931a86 // fmla v6.4s, v20.4s, v19.s[2]
+	WORD	$0x4f931aa7 // fmla v7.4s, v21.4s, v19.s[2]
+	MOVD	R14, R15
+	WORD	$0xacc155f4 // ldp q20, q21, [x15], #32
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a82 // fmla v2.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa3 // fmla v3.4s, v21.4s, v17.s[3]
+	WORD	$0x4fb21a84 // fmla v4.4s, v20.4s, v18.s[3]
+	WORD	$0x4fb21aa5 // fmla v5.4s, v21.4s, v18.s[3]
+	WORD	$0x4fb31a86 // fmla v6.4s, v20.4s, v19.s[3]
+	WORD	$0x4fb31aa7 // fmla v7.4s, v21.4s, v19.s[3]
+	ADD	R12, R13
+	SUBS	$1, R19, R19
+	BNE	columns8_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c62 // stp q2, q3, [x3], #32
 	WORD	$0xac8114a4 // stp q4, q5, [x5], #32
@@ -10127,23 +10448,45 @@ columns4:
 	WORD	$0x3dc000a2 // ldr q2, [x5, #0]
 	MOVD	w3+24(FP), R6
 	WORD	$0x3dc000e3 // ldr q3, [x7, #0]
-	MOVD	R8, R12
-	MOVD	R9, R13
+	MOVD	R8, R13
+	MOVD	R9, R19
 
-columns4_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	WORD	$0xbc404492 // ldr s18, [x4], #4
-	WORD	$0xbc4044d3 // ldr s19, [x6], #4
-	MOVD	R12, R14
-	ADD	R11, R12
-	WORD	$0x3cc105d4 // ldr q20, [x14], #16
+columns4_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10492 // ldr q18, [x4], #16
+	WORD	$0x3cc104d3 // ldr q19, [x6], #16
+	MOVD	R13, R14
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f4 // ldr q20, [x15], #16
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
 	WORD	$0x4f921282 // fmla v2.4s, v20.4s, v18.s[0]
 	WORD	$0x4f931283 // fmla v3.4s, v20.4s, v19.s[0]
-	SUBS	$1, R13, R13
-	BNE	columns4_row
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f4 // ldr q20, [x15], #16
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb11281 // fmla v1.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb21282 // fmla v2.4s, v20.4s, v18.s[1]
+	WORD	$0x4fb31283 // fmla v3.4s, v20.4s, v19.s[1]
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f4 // ldr q20, [x15], #16
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f911a81 // fmla v1.4s, v20.4s, v17.s[2]
+	WORD	$0x4f921a82 // fmla v2.4s, v20.4s, v18.s[2]
+	WORD	$0x4f931a83 // fmla v3.4s, v20.4s, v19.s[2]
+	MOVD	R14, R15
+	WORD	$0x3cc105f4 // ldr q20, [x15], #16
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb11a81 // fmla v1.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb21a82 // fmla v2.4s, v20.4s, v18.s[3]
+	WORD	$0x4fb31a83 // fmla v3.4s, v20.4s, v19.s[3]
+	ADD	R12, R13
+	SUBS	$1, R19, R19
+	BNE	columns4_rows
 	WORD	$0x3c810420 // str q0, [x1], #16
 	WORD	$0x3c810461 // str q1, [x3], #16
 	WORD	$0x3c8104a2 // str q2, [x5], #16
@@ -10163,23 +10506,45 @@ columns1:
 	WORD	$0xbd4000a2 // ldr s2, [x5, #0]
 	MOVD	w3+24(FP), R6
 	WORD	$0xbd4000e3 // ldr s3, [x7, #0]
-	MOVD	R8, R12
-	MOVD	R9, R13
+	MOVD	R8, R13
+	MOVD	R9, R19
 
-columns1_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	WORD	$0xbc404492 // ldr s18, [x4], #4
-	WORD	$0xbc4044d3 // ldr s19, [x6], #4
-	MOVD	R12, R14
-	ADD	R11, R12
-	WORD	$0xbc4045d4 // ldr s20, [x14], #4
+columns1_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10492 // ldr q18, [x4], #16
+	WORD	$0x3cc104d3 // ldr q19, [x6], #16
+	MOVD	R13, R14
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xbc4045f4 // ldr s20, [x15], #4
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
 	WORD	$0x4f921282 // fmla v2.4s, v20.4s, v18.s[0]
 	WORD	$0x4f931283 // fmla v3.4s, v20.4s, v19.s[0]
-	SUBS	$1, R13, R13
-	BNE	columns1_row
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xbc4045f4 // ldr s20, [x15], #4
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb11281 // fmla v1.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb21282 // fmla v2.4s, v20.4s, v18.s[1]
+	WORD	$0x4fb31283 // fmla v3.4s, v20.4s, v19.s[1]
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xbc4045f4 // ldr s20, [x15], #4
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f911a81 // fmla v1.4s, v20.4s, v17.s[2]
+	WORD	$0x4f921a82 // fmla v2.4s, v20.4s, v18.s[2]
+	WORD	$0x4f931a83 // fmla v3.4s, v20.4s, v19.s[2]
+	MOVD	R14, R15
+	WORD	$0xbc4045f4 // ldr s20, [x15], #4
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb11a81 // fmla v1.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb21a82 // fmla v2.4s, v20.4s, v18.s[3]
+	WORD	$0x4fb31a83 // fmla v3.4s, v20.4s, v19.s[3]
+	ADD	R12, R13
+	SUBS	$1, R19, R19
+	BNE	columns1_rows
 	WORD	$0xbc004420 // str s0, [x1], #4
 	WORD	$0xbc004461 // str s1, [x3], #4
 	WORD	$0xbc0044a2 // str s2, [x5], #4
@@ -10262,31 +10627,23 @@ TEXT ·few1BF16NEON(SB), NOSPLIT, $0-104
 	MOVD	step+48(FP), R9
 	WORD	$0x6f00e41f // movi v31.2d, #0
 
-rows8:
+rows4:
 	CMP	$1, R4
 	BLT	done
 	MOVD	R3, R10
 	ADD	R8, R10, R11
 	ADD	R8, R11, R12
 	ADD	R8, R12, R13
-	ADD	R8, R13, R14
-	ADD	R8, R14, R15
-	ADD	R8, R15, R19
-	ADD	R8, R19, R20
 	ADD	R9, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	WORD	$0x6f00e404 // movi v4.2d, #0
-	WORD	$0x6f00e405 // movi v5.2d, #0
-	WORD	$0x6f00e406 // movi v6.2d, #0
-	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R6, rows8_tail
+	CBZ	R6, rows4_tail
 	MOVD	R6, R7
 
-rows8_loop:
+rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0x3cc10553 // ldr q19, [x10], #16
 	WORD	$0x4e533bf2 // zip1 v18.8h, v31.8h, v19.8h
@@ -10308,31 +10665,11 @@ rows8_loop:
 	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	WORD	$0x3cc105d3 // ldr q19, [x14], #16
-	WORD	$0x4e533bf2 // zip1 v18.8h, v31.8h, v19.8h
-	WORD	$0x4e537bf3 // zip2 v19.8h, v31.8h, v19.8h
-	WORD	$0x3cc105f5 // ldr q21, [x15], #16
-	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
-	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
-	WORD	$0x3cc10677 // ldr q23, [x19], #16
-	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
-	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
-	WORD	$0x3cc10699 // ldr q25, [x20], #16
-	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
-	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
-	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0x4e30ce85 // fmla v5.4s, v20.4s, v16.4s
-	WORD	$0x4e30cec6 // fmla v6.4s, v22.4s, v16.4s
-	WORD	$0x4e30cf07 // fmla v7.4s, v24.4s, v16.4s
-	WORD	$0x4e31ce64 // fmla v4.4s, v19.4s, v17.4s
-	WORD	$0x4e31cea5 // fmla v5.4s, v21.4s, v17.4s
-	WORD	$0x4e31cee6 // fmla v6.4s, v23.4s, v17.4s
-	WORD	$0x4e31cf27 // fmla v7.4s, v25.4s, v17.4s
 	SUBS	$1, R7, R7
-	BNE	rows8_loop
+	BNE	rows4_loop
 
-rows8_tail:
-	TBZ	$2, R5, rows8_ones
+rows4_tail:
+	TBZ	$2, R5, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0xfc408552 // ldr d18, [x10], #8
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
@@ -10346,24 +10683,12 @@ rows8_tail:
 	WORD	$0xfc4085b2 // ldr d18, [x13], #8
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	WORD	$0xfc4085d2 // ldr d18, [x14], #8
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0xfc4085f2 // ldr d18, [x15], #8
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
-	WORD	$0xfc408672 // ldr d18, [x19], #8
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
-	WORD	$0xfc408692 // ldr d18, [x20], #8
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 
-rows8_ones:
+rows4_ones:
 	ANDS	$3, R5, R7
-	BEQ	rows8_sum
+	BEQ	rows4_sum
 
-rows8_one:
+rows4_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0x7c402552 // ldr h18, [x10], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
@@ -10377,44 +10702,28 @@ rows8_one:
 	WORD	$0x7c4025b2 // ldr h18, [x13], #2
 	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	WORD	$0x7c4025d2 // ldr h18, [x14], #2
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0x7c4025f2 // ldr h18, [x15], #2
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
-	WORD	$0x7c402672 // ldr h18, [x19], #2
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
-	WORD	$0x7c402692 // ldr h18, [x20], #2
-	WORD	$0x4e523bf2 // zip1 v18.8h, v31.8h, v18.8h
-	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 	SUBS	$1, R7, R7
-	BNE	rows8_one
+	BNE	rows4_one
 
-rows8_sum:
+rows4_sum:
 	WORD	$0x6e21d400 // faddp v0.4s, v0.4s, v1.4s
 	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
 	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
 	WORD	$0x3c810420 // str q0, [x1], #16
-	WORD	$0x6e25d484 // faddp v4.4s, v4.4s, v5.4s
-	WORD	$0x6e27d4c6 // faddp v6.4s, v6.4s, v7.4s
-	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
-	WORD	$0x3c810424 // str q4, [x1], #16
 	SUB	$1, R4
-	B	rows8
+	B	rows4
 
 done:
 	RET
 
-// func mix1BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-TEXT ·mix1BF16NEON(SB), NOSPLIT, $0-96
-	MOVD	acc0+64(FP), R1
+// func mix1BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix1BF16NEON(SB), NOSPLIT, $0-104
+	MOVD	acc0+72(FP), R1
 	MOVD	rows+32(FP), R2
-	MOVD	n+48(FP), R3
-	MOVD	dim+56(FP), R4
-	MOVD	ahead+40(FP), R9
-	LSL	$1, R4, R5
+	MOVD	n+56(FP), R3
+	MOVD	dim+64(FP), R4
+	MOVD	stride+40(FP), R5
+	MOVD	step+48(FP), R6
 	WORD	$0x6f00e41f // movi v31.2d, #0
 	CBZ	R3, done
 
@@ -10430,58 +10739,182 @@ columns64:
 	WORD	$0xad452c2a // ldp q10, q11, [x1, #160]
 	WORD	$0xad46342c // ldp q12, q13, [x1, #192]
 	WORD	$0xad473c2e // ldp q14, q15, [x1, #224]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns64_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	ADD	R9, R8, R10
-	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
-	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
-	WORD	$0x3cc10515 // ldr q21, [x8], #16
+columns64_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
 	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
 	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
-	WORD	$0x3cc10519 // ldr q25, [x8], #16
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
 	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
 	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
-	WORD	$0x3cc1051b // ldr q27, [x8], #16
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
 	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
 	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
 	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
 	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
-	WORD	$0x3cc10515 // ldr q21, [x8], #16
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
 	WORD	$0x4f901288 // fmla v8.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a9 // fmla v9.4s, v21.4s, v16.s[0]
-	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
 	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
 	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
 	WORD	$0x4f9012ca // fmla v10.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012eb // fmla v11.4s, v23.4s, v16.s[0]
-	WORD	$0x3cc10519 // ldr q25, [x8], #16
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
 	WORD	$0x4f90130c // fmla v12.4s, v24.4s, v16.s[0]
 	WORD	$0x4f90132d // fmla v13.4s, v25.4s, v16.s[0]
-	WORD	$0x3cc1051b // ldr q27, [x8], #16
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
 	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
 	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
 	WORD	$0x4f90134e // fmla v14.4s, v26.4s, v16.s[0]
 	WORD	$0x4f90136f // fmla v15.4s, v27.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns64_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4fb01304 // fmla v4.4s, v24.4s, v16.s[1]
+	WORD	$0x4fb01325 // fmla v5.4s, v25.4s, v16.s[1]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4fb01346 // fmla v6.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01367 // fmla v7.4s, v27.4s, v16.s[1]
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01288 // fmla v8.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a9 // fmla v9.4s, v21.4s, v16.s[1]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4fb012ca // fmla v10.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012eb // fmla v11.4s, v23.4s, v16.s[1]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4fb0130c // fmla v12.4s, v24.4s, v16.s[1]
+	WORD	$0x4fb0132d // fmla v13.4s, v25.4s, v16.s[1]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4fb0134e // fmla v14.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb0136f // fmla v15.4s, v27.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4f901b04 // fmla v4.4s, v24.4s, v16.s[2]
+	WORD	$0x4f901b25 // fmla v5.4s, v25.4s, v16.s[2]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4f901b46 // fmla v6.4s, v26.4s, v16.s[2]
+	WORD	$0x4f901b67 // fmla v7.4s, v27.4s, v16.s[2]
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901a88 // fmla v8.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa9 // fmla v9.4s, v21.4s, v16.s[2]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4f901aca // fmla v10.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901aeb // fmla v11.4s, v23.4s, v16.s[2]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4f901b0c // fmla v12.4s, v24.4s, v16.s[2]
+	WORD	$0x4f901b2d // fmla v13.4s, v25.4s, v16.s[2]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4f901b4e // fmla v14.4s, v26.4s, v16.s[2]
+	WORD	$0x4f901b6f // fmla v15.4s, v27.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4fb01b04 // fmla v4.4s, v24.4s, v16.s[3]
+	WORD	$0x4fb01b25 // fmla v5.4s, v25.4s, v16.s[3]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4fb01b46 // fmla v6.4s, v26.4s, v16.s[3]
+	WORD	$0x4fb01b67 // fmla v7.4s, v27.4s, v16.s[3]
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01a88 // fmla v8.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa9 // fmla v9.4s, v21.4s, v16.s[3]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4fb01aca // fmla v10.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01aeb // fmla v11.4s, v23.4s, v16.s[3]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4fb01b0c // fmla v12.4s, v24.4s, v16.s[3]
+	WORD	$0x4fb01b2d // fmla v13.4s, v25.4s, v16.s[3]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4fb01b4e // fmla v14.4s, v26.4s, v16.s[3]
+	WORD	$0x4fb01b6f // fmla v15.4s, v27.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns64_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811424 // stp q4, q5, [x1], #32
@@ -10502,37 +10935,102 @@ columns32:
 	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
 	WORD	$0xad421424 // ldp q4, q5, [x1, #64]
 	WORD	$0xad431c26 // ldp q6, q7, [x1, #96]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns32_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	ADD	R9, R8, R10
-	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
-	WORD	$0x3cc10515 // ldr q21, [x8], #16
+columns32_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
 	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
 	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
-	WORD	$0x3cc10519 // ldr q25, [x8], #16
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
 	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
 	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
-	WORD	$0x3cc1051b // ldr q27, [x8], #16
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
 	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
 	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
 	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
 	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns32_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4fb01304 // fmla v4.4s, v24.4s, v16.s[1]
+	WORD	$0x4fb01325 // fmla v5.4s, v25.4s, v16.s[1]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4fb01346 // fmla v6.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01367 // fmla v7.4s, v27.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4f901b04 // fmla v4.4s, v24.4s, v16.s[2]
+	WORD	$0x4f901b25 // fmla v5.4s, v25.4s, v16.s[2]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4f901b46 // fmla v6.4s, v26.4s, v16.s[2]
+	WORD	$0x4f901b67 // fmla v7.4s, v27.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4fb01b04 // fmla v4.4s, v24.4s, v16.s[3]
+	WORD	$0x4fb01b25 // fmla v5.4s, v25.4s, v16.s[3]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4fb01b46 // fmla v6.4s, v26.4s, v16.s[3]
+	WORD	$0x4fb01b67 // fmla v7.4s, v27.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns32_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811424 // stp q4, q5, [x1], #32
@@ -10547,25 +11045,62 @@ columns16:
 	MOVD	w0+0(FP), R0
 	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
 	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns16_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	WORD	$0x3cc10515 // ldr q21, [x8], #16
+columns16_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
 	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
 	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns16_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns16_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	ADD	$32, R2
@@ -10577,20 +11112,42 @@ columns8:
 	BLT	columns4
 	MOVD	w0+0(FP), R0
 	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns8_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	WORD	$0x3cc10515 // ldr q21, [x8], #16
+columns8_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns8_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns8_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	ADD	$16, R2
 	SUB	$8, R4
@@ -10601,18 +11158,34 @@ columns4:
 	BLT	columns1
 	MOVD	w0+0(FP), R0
 	WORD	$0x3dc00020 // ldr q0, [x1, #0]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns4_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	WORD	$0xfc408514 // ldr d20, [x8], #8
+columns4_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xfc408534 // ldr d20, [x9], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns4_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xfc408534 // ldr d20, [x9], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xfc408534 // ldr d20, [x9], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0xfc408534 // ldr d20, [x9], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns4_rows
 	WORD	$0x3c810420 // str q0, [x1], #16
 	ADD	$8, R2
 	SUB	$4, R4
@@ -10623,18 +11196,34 @@ columns1:
 	BLT	done
 	MOVD	w0+0(FP), R0
 	WORD	$0xbd400020 // ldr s0, [x1, #0]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns1_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	WORD	$0x7c402514 // ldr h20, [x8], #2
+columns1_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x7c402534 // ldr h20, [x9], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns1_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x7c402534 // ldr h20, [x9], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x7c402534 // ldr h20, [x9], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0x7c402534 // ldr h20, [x9], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns1_rows
 	WORD	$0xbc004420 // str s0, [x1], #4
 	ADD	$2, R2
 	SUB	$1, R4
@@ -10657,17 +11246,13 @@ TEXT ·few2BF16NEON(SB), NOSPLIT, $0-104
 	MOVD	step+48(FP), R12
 	WORD	$0x6f00e41f // movi v31.2d, #0
 
-rows8:
+rows4:
 	CMP	$1, R7
 	BLT	done
 	MOVD	R6, R13
 	ADD	R11, R13, R14
 	ADD	R11, R14, R15
 	ADD	R11, R15, R19
-	ADD	R11, R19, R20
-	ADD	R11, R20, R21
-	ADD	R11, R21, R22
-	ADD	R11, R22, R23
 	ADD	R12, R6
 	MOVD	R0, R2
 	MOVD	R3, R5
@@ -10679,18 +11264,10 @@ rows8:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	WORD	$0x6f00e408 // movi v8.2d, #0
-	WORD	$0x6f00e409 // movi v9.2d, #0
-	WORD	$0x6f00e40a // movi v10.2d, #0
-	WORD	$0x6f00e40b // movi v11.2d, #0
-	WORD	$0x6f00e40c // movi v12.2d, #0
-	WORD	$0x6f00e40d // movi v13.2d, #0
-	WORD	$0x6f00e40e // movi v14.2d, #0
-	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R9, rows8_tail
+	CBZ	R9, rows4_tail
 	MOVD	R9, R10
 
-rows8_loop:
+rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
 	WORD	$0x3cc105b5 // ldr q21, [x13], #16
@@ -10721,39 +11298,11 @@ rows8_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	WORD	$0x3cc10695 // ldr q21, [x20], #16
-	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
-	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
-	WORD	$0x3cc106b7 // ldr q23, [x21], #16
-	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
-	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
-	WORD	$0x3cc106d9 // ldr q25, [x22], #16
-	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
-	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
-	WORD	$0x3cc106fb // ldr q27, [x23], #16
-	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
-	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
-	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0x4e30ceca // fmla v10.4s, v22.4s, v16.4s
-	WORD	$0x4e32cecb // fmla v11.4s, v22.4s, v18.4s
-	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
-	WORD	$0x4e30cf4e // fmla v14.4s, v26.4s, v16.4s
-	WORD	$0x4e32cf4f // fmla v15.4s, v26.4s, v18.4s
-	WORD	$0x4e31cea8 // fmla v8.4s, v21.4s, v17.4s
-	WORD	$0x4e33cea9 // fmla v9.4s, v21.4s, v19.4s
-	WORD	$0x4e31ceea // fmla v10.4s, v23.4s, v17.4s
-	WORD	$0x4e33ceeb // fmla v11.4s, v23.4s, v19.4s
-	WORD	$0x4e31cf2c // fmla v12.4s, v25.4s, v17.4s
-	WORD	$0x4e33cf2d // fmla v13.4s, v25.4s, v19.4s
-	WORD	$0x4e31cf6e // fmla v14.4s, v27.4s, v17.4s
-	WORD	$0x4e33cf6f // fmla v15.4s, v27.4s, v19.4s
 	SUBS	$1, R10, R10
-	BNE	rows8_loop
+	BNE	rows4_loop
 
-rows8_tail:
-	TBZ	$2, R8, rows8_ones
+rows4_tail:
+	TBZ	$2, R8, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0xfc4085b4 // ldr d20, [x13], #8
@@ -10772,28 +11321,12 @@ rows8_tail:
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0xfc408694 // ldr d20, [x20], #8
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0xfc4086b4 // ldr d20, [x21], #8
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0xfc4086d4 // ldr d20, [x22], #8
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0xfc4086f4 // ldr d20, [x23], #8
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
 
-rows8_ones:
+rows4_ones:
 	ANDS	$3, R8, R10
-	BEQ	rows8_sum
+	BEQ	rows4_sum
 
-rows8_one:
+rows4_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
 	WORD	$0x7c4025b4 // ldr h20, [x13], #2
@@ -10812,57 +11345,33 @@ rows8_one:
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0x7c402694 // ldr h20, [x20], #2
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0x7c4026b4 // ldr h20, [x21], #2
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0x7c4026d4 // ldr h20, [x22], #2
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0x7c4026f4 // ldr h20, [x23], #2
-	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
-	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
 	SUBS	$1, R10, R10
-	BNE	rows8_one
+	BNE	rows4_one
 
-rows8_sum:
+rows4_sum:
 	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
 	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
 	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
 	WORD	$0x3c810420 // str q0, [x1], #16
-	WORD	$0x6e2ad508 // faddp v8.4s, v8.4s, v10.4s
-	WORD	$0x6e2ed58c // faddp v12.4s, v12.4s, v14.4s
-	WORD	$0x6e2cd508 // faddp v8.4s, v8.4s, v12.4s
-	WORD	$0x3c810428 // str q8, [x1], #16
 	WORD	$0x6e23d421 // faddp v1.4s, v1.4s, v3.4s
 	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
 	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
 	WORD	$0x3c810481 // str q1, [x4], #16
-	WORD	$0x6e2bd529 // faddp v9.4s, v9.4s, v11.4s
-	WORD	$0x6e2fd5ad // faddp v13.4s, v13.4s, v15.4s
-	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
-	WORD	$0x3c810489 // str q9, [x4], #16
 	SUB	$1, R7
-	B	rows8
+	B	rows4
 
 done:
 	RET
 
-// func mix2BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-TEXT ·mix2BF16NEON(SB), NOSPLIT, $0-96
-	MOVD	acc0+64(FP), R1
-	MOVD	acc1+72(FP), R3
+// func mix2BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix2BF16NEON(SB), NOSPLIT, $0-104
+	MOVD	acc0+72(FP), R1
+	MOVD	acc1+80(FP), R3
 	MOVD	rows+32(FP), R4
-	MOVD	n+48(FP), R5
-	MOVD	dim+56(FP), R6
-	MOVD	ahead+40(FP), R11
-	LSL	$1, R6, R7
+	MOVD	n+56(FP), R5
+	MOVD	dim+64(FP), R6
+	MOVD	stride+40(FP), R7
+	MOVD	step+48(FP), R8
 	WORD	$0x6f00e41f // movi v31.2d, #0
 	CBZ	R5, done
 
@@ -10879,46 +11388,135 @@ columns32:
 	WORD	$0xad412c6a // ldp q10, q11, [x3, #32]
 	WORD	$0xad42346c // ldp q12, q13, [x3, #64]
 	WORD	$0xad433c6e // ldp q14, q15, [x3, #96]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns32_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	ADD	R11, R10, R12
-	WORD	$0xf9800180 // prfm pldl1keep, [x12, #0]
-	WORD	$0x3cc10555 // ldr q21, [x10], #16
+columns32_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
 	WORD	$0x4f911288 // fmla v8.4s, v20.4s, v17.s[0]
 	WORD	$0x4f9112a9 // fmla v9.4s, v21.4s, v17.s[0]
-	WORD	$0x3cc10557 // ldr q23, [x10], #16
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
 	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
 	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
 	WORD	$0x4f9112ca // fmla v10.4s, v22.4s, v17.s[0]
 	WORD	$0x4f9112eb // fmla v11.4s, v23.4s, v17.s[0]
-	WORD	$0x3cc10559 // ldr q25, [x10], #16
+	WORD	$0x3cc10579 // ldr q25, [x11], #16
 	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
 	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
 	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
 	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
 	WORD	$0x4f91130c // fmla v12.4s, v24.4s, v17.s[0]
 	WORD	$0x4f91132d // fmla v13.4s, v25.4s, v17.s[0]
-	WORD	$0x3cc1055b // ldr q27, [x10], #16
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
 	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
 	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
 	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
 	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
 	WORD	$0x4f91134e // fmla v14.4s, v26.4s, v17.s[0]
 	WORD	$0x4f91136f // fmla v15.4s, v27.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns32_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11288 // fmla v8.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a9 // fmla v9.4s, v21.4s, v17.s[1]
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0x4fb112ca // fmla v10.4s, v22.4s, v17.s[1]
+	WORD	$0x4fb112eb // fmla v11.4s, v23.4s, v17.s[1]
+	WORD	$0x3cc10579 // ldr q25, [x11], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4fb01304 // fmla v4.4s, v24.4s, v16.s[1]
+	WORD	$0x4fb01325 // fmla v5.4s, v25.4s, v16.s[1]
+	WORD	$0x4fb1130c // fmla v12.4s, v24.4s, v17.s[1]
+	WORD	$0x4fb1132d // fmla v13.4s, v25.4s, v17.s[1]
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4fb01346 // fmla v6.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01367 // fmla v7.4s, v27.4s, v16.s[1]
+	WORD	$0x4fb1134e // fmla v14.4s, v26.4s, v17.s[1]
+	WORD	$0x4fb1136f // fmla v15.4s, v27.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a88 // fmla v8.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa9 // fmla v9.4s, v21.4s, v17.s[2]
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0x4f911aca // fmla v10.4s, v22.4s, v17.s[2]
+	WORD	$0x4f911aeb // fmla v11.4s, v23.4s, v17.s[2]
+	WORD	$0x3cc10579 // ldr q25, [x11], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4f901b04 // fmla v4.4s, v24.4s, v16.s[2]
+	WORD	$0x4f901b25 // fmla v5.4s, v25.4s, v16.s[2]
+	WORD	$0x4f911b0c // fmla v12.4s, v24.4s, v17.s[2]
+	WORD	$0x4f911b2d // fmla v13.4s, v25.4s, v17.s[2]
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4f901b46 // fmla v6.4s, v26.4s, v16.s[2]
+	WORD	$0x4f901b67 // fmla v7.4s, v27.4s, v16.s[2]
+	WORD	$0x4f911b4e // fmla v14.4s, v26.4s, v17.s[2]
+	WORD	$0x4f911b6f // fmla v15.4s, v27.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a88 // fmla v8.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa9 // fmla v9.4s, v21.4s, v17.s[3]
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0x4fb11aca // fmla v10.4s, v22.4s, v17.s[3]
+	WORD	$0x4fb11aeb // fmla v11.4s, v23.4s, v17.s[3]
+	WORD	$0x3cc10579 // ldr q25, [x11], #16
+	WORD	$0x4e593bf8 // zip1 v24.8h, v31.8h, v25.8h
+	WORD	$0x4e597bf9 // zip2 v25.8h, v31.8h, v25.8h
+	WORD	$0x4fb01b04 // fmla v4.4s, v24.4s, v16.s[3]
+	WORD	$0x4fb01b25 // fmla v5.4s, v25.4s, v16.s[3]
+	WORD	$0x4fb11b0c // fmla v12.4s, v24.4s, v17.s[3]
+	WORD	$0x4fb11b2d // fmla v13.4s, v25.4s, v17.s[3]
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
+	WORD	$0x4e5b3bfa // zip1 v26.8h, v31.8h, v27.8h
+	WORD	$0x4e5b7bfb // zip2 v27.8h, v31.8h, v27.8h
+	WORD	$0x4fb01b46 // fmla v6.4s, v26.4s, v16.s[3]
+	WORD	$0x4fb01b67 // fmla v7.4s, v27.4s, v16.s[3]
+	WORD	$0x4fb11b4e // fmla v14.4s, v26.4s, v17.s[3]
+	WORD	$0x4fb11b6f // fmla v15.4s, v27.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns32_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811424 // stp q4, q5, [x1], #32
@@ -10940,30 +11538,79 @@ columns16:
 	MOVD	w1+8(FP), R2
 	WORD	$0xad401464 // ldp q4, q5, [x3, #0]
 	WORD	$0xad411c66 // ldp q6, q7, [x3, #32]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns16_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	WORD	$0x3cc10555 // ldr q21, [x10], #16
+columns16_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
 	WORD	$0x4f911284 // fmla v4.4s, v20.4s, v17.s[0]
 	WORD	$0x4f9112a5 // fmla v5.4s, v21.4s, v17.s[0]
-	WORD	$0x3cc10557 // ldr q23, [x10], #16
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
 	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
 	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
 	WORD	$0x4f9112c6 // fmla v6.4s, v22.4s, v17.s[0]
 	WORD	$0x4f9112e7 // fmla v7.4s, v23.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns16_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11284 // fmla v4.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a5 // fmla v5.4s, v21.4s, v17.s[1]
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0x4fb112c6 // fmla v6.4s, v22.4s, v17.s[1]
+	WORD	$0x4fb112e7 // fmla v7.4s, v23.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a84 // fmla v4.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa5 // fmla v5.4s, v21.4s, v17.s[2]
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0x4f911ac6 // fmla v6.4s, v22.4s, v17.s[2]
+	WORD	$0x4f911ae7 // fmla v7.4s, v23.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a84 // fmla v4.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa5 // fmla v5.4s, v21.4s, v17.s[3]
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0x4fb11ac6 // fmla v6.4s, v22.4s, v17.s[3]
+	WORD	$0x4fb11ae7 // fmla v7.4s, v23.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns16_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811464 // stp q4, q5, [x3], #32
@@ -10979,23 +11626,51 @@ columns8:
 	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
 	MOVD	w1+8(FP), R2
 	WORD	$0xad400c62 // ldp q2, q3, [x3, #0]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns8_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	WORD	$0x3cc10555 // ldr q21, [x10], #16
+columns8_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
 	WORD	$0x4f911282 // fmla v2.4s, v20.4s, v17.s[0]
 	WORD	$0x4f9112a3 // fmla v3.4s, v21.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns8_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11282 // fmla v2.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a3 // fmla v3.4s, v21.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a82 // fmla v2.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa3 // fmla v3.4s, v21.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a82 // fmla v2.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa3 // fmla v3.4s, v21.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns8_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c62 // stp q2, q3, [x3], #32
 	ADD	$16, R4
@@ -11009,20 +11684,39 @@ columns4:
 	WORD	$0x3dc00020 // ldr q0, [x1, #0]
 	MOVD	w1+8(FP), R2
 	WORD	$0x3dc00061 // ldr q1, [x3, #0]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns4_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	WORD	$0xfc408554 // ldr d20, [x10], #8
+columns4_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xfc408574 // ldr d20, [x11], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns4_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xfc408574 // ldr d20, [x11], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb11281 // fmla v1.4s, v20.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xfc408574 // ldr d20, [x11], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f911a81 // fmla v1.4s, v20.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0xfc408574 // ldr d20, [x11], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb11a81 // fmla v1.4s, v20.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns4_rows
 	WORD	$0x3c810420 // str q0, [x1], #16
 	WORD	$0x3c810461 // str q1, [x3], #16
 	ADD	$8, R4
@@ -11036,20 +11730,39 @@ columns1:
 	WORD	$0xbd400020 // ldr s0, [x1, #0]
 	MOVD	w1+8(FP), R2
 	WORD	$0xbd400061 // ldr s1, [x3, #0]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns1_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	WORD	$0x7c402554 // ldr h20, [x10], #2
+columns1_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x7c402574 // ldr h20, [x11], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns1_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x7c402574 // ldr h20, [x11], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb11281 // fmla v1.4s, v20.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x7c402574 // ldr h20, [x11], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f911a81 // fmla v1.4s, v20.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0x7c402574 // ldr h20, [x11], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb11a81 // fmla v1.4s, v20.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns1_rows
 	WORD	$0xbc004420 // str s0, [x1], #4
 	WORD	$0xbc004461 // str s1, [x3], #4
 	ADD	$2, R4
@@ -11250,17 +11963,17 @@ rows4_sum:
 done:
 	RET
 
-// func mix4BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-TEXT ·mix4BF16NEON(SB), NOSPLIT, $0-96
-	MOVD	acc0+64(FP), R1
-	MOVD	acc1+72(FP), R3
-	MOVD	acc2+80(FP), R5
-	MOVD	acc3+88(FP), R7
+// func mix4BF16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix4BF16NEON(SB), NOSPLIT, $0-104
+	MOVD	acc0+72(FP), R1
+	MOVD	acc1+80(FP), R3
+	MOVD	acc2+88(FP), R5
+	MOVD	acc3+96(FP), R7
 	MOVD	rows+32(FP), R8
-	MOVD	n+48(FP), R9
-	MOVD	dim+56(FP), R10
-	MOVD	ahead+40(FP), R15
-	LSL	$1, R10, R11
+	MOVD	n+56(FP), R9
+	MOVD	dim+64(FP), R10
+	MOVD	stride+40(FP), R11
+	MOVD	step+48(FP), R12
 	WORD	$0x6f00e41f // movi v31.2d, #0
 	CBZ	R9, done
 
@@ -11279,17 +11992,18 @@ columns16:
 	MOVD	w3+24(FP), R6
 	WORD	$0xad4034ec // ldp q12, q13, [x7, #0]
 	WORD	$0xad413cee // ldp q14, q15, [x7, #32]
-	MOVD	R8, R12
-	MOVD	R9, R13
+	MOVD	R8, R13
+	MOVD	R9, R19
 
-columns16_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	WORD	$0xbc404492 // ldr s18, [x4], #4
-	WORD	$0xbc4044d3 // ldr s19, [x6], #4
-	MOVD	R12, R14
-	ADD	R11, R12
-	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+columns16_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10492 // ldr q18, [x4], #16
+	WORD	$0x3cc104d3 // ldr q19, [x6], #16
+	MOVD	R13, R14
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
@@ -11300,7 +12014,7 @@ columns16_row:
 	WORD	$0x4f9212a9 // fmla v9.4s, v21.4s, v18.s[0]
 	WORD	$0x4f93128c // fmla v12.4s, v20.4s, v19.s[0]
 	WORD	$0x4f9312ad // fmla v13.4s, v21.4s, v19.s[0]
-	WORD	$0x3cc105d7 // ldr q23, [x14], #16
+	WORD	$0x3cc105f7 // ldr q23, [x15], #16
 	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
 	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
@@ -11311,8 +12025,80 @@ columns16_row:
 	WORD	$0x4f9212eb // fmla v11.4s, v23.4s, v18.s[0]
 	WORD	$0x4f9312ce // fmla v14.4s, v22.4s, v19.s[0]
 	WORD	$0x4f9312ef // fmla v15.4s, v23.4s, v19.s[0]
-	SUBS	$1, R13, R13
-	BNE	columns16_row
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11284 // fmla v4.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a5 // fmla v5.4s, v21.4s, v17.s[1]
+	WORD	$0x4fb21288 // fmla v8.4s, v20.4s, v18.s[1]
+	WORD	$0x4fb212a9 // fmla v9.4s, v21.4s, v18.s[1]
+	WORD	$0x4fb3128c // fmla v12.4s, v20.4s, v19.s[1]
+	WORD	$0x4fb312ad // fmla v13.4s, v21.4s, v19.s[1]
+	WORD	$0x3cc105f7 // ldr q23, [x15], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0x4fb112c6 // fmla v6.4s, v22.4s, v17.s[1]
+	WORD	$0x4fb112e7 // fmla v7.4s, v23.4s, v17.s[1]
+	WORD	$0x4fb212ca // fmla v10.4s, v22.4s, v18.s[1]
+	WORD	$0x4fb212eb // fmla v11.4s, v23.4s, v18.s[1]
+	WORD	$0x4fb312ce // fmla v14.4s, v22.4s, v19.s[1]
+	WORD	$0x4fb312ef // fmla v15.4s, v23.4s, v19.s[1]
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a84 // fmla v4.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa5 // fmla v5.4s, v21.4s, v17.s[2]
+	WORD	$0x4f921a88 // fmla v8.4s, v20.4s, v18.s[2]
+	WORD	$0x4f921aa9 // fmla v9.4s, v21.4s, v18.s[2]
+	WORD	$0x4f931a8c // fmla v12.4s, v20.4s, v19.s[2]
+	WORD	$0x4f931aad // fmla v13.4s, v21.4s, v19.s[2]
+	WORD	$0x3cc105f7 // ldr q23, [x15], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0x4f911ac6 // fmla v6.4s, v22.4s, v17.s[2]
+	WORD	$0x4f911ae7 // fmla v7.4s, v23.4s, v17.s[2]
+	WORD	$0x4f921aca // fmla v10.4s, v22.4s, v18.s[2]
+	WORD	$0x4f921aeb // fmla v11.4s, v23.4s, v18.s[2]
+	WORD	$0x4f931ace // fmla v14.4s, v22.4s, v19.s[2]
+	WORD	$0x4f931aef // fmla v15.4s, v23.4s, v19.s[2]
+	MOVD	R14, R15
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a84 // fmla v4.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa5 // fmla v5.4s, v21.4s, v17.s[3]
+	WORD	$0x4fb21a88 // fmla v8.4s, v20.4s, v18.s[3]
+	WORD	$0x4fb21aa9 // fmla v9.4s, v21.4s, v18.s[3]
+	WORD	$0x4fb31a8c // fmla v12.4s, v20.4s, v19.s[3]
+	WORD	$0x4fb31aad // fmla v13.4s, v21.4s, v19.s[3]
+	WORD	$0x3cc105f7 // ldr q23, [x15], #16
+	WORD	$0x4e573bf6 // zip1 v22.8h, v31.8h, v23.8h
+	WORD	$0x4e577bf7 // zip2 v23.8h, v31.8h, v23.8h
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0x4fb11ac6 // fmla v6.4s, v22.4s, v17.s[3]
+	WORD	$0x4fb11ae7 // fmla v7.4s, v23.4s, v17.s[3]
+	WORD	$0x4fb21aca // fmla v10.4s, v22.4s, v18.s[3]
+	WORD	$0x4fb21aeb // fmla v11.4s, v23.4s, v18.s[3]
+	WORD	$0x4fb31ace // fmla v14.4s, v22.4s, v19.s[3]
+	WORD	$0x4fb31aef // fmla v15.4s, v23.4s, v19.s[3]
+	ADD	R12, R13
+	SUBS	$1, R19, R19
+	BNE	columns16_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811464 // stp q4, q5, [x3], #32
@@ -11336,17 +12122,18 @@ columns8:
 	WORD	$0xad4014a4 // ldp q4, q5, [x5, #0]
 	MOVD	w3+24(FP), R6
 	WORD	$0xad401ce6 // ldp q6, q7, [x7, #0]
-	MOVD	R8, R12
-	MOVD	R9, R13
+	MOVD	R8, R13
+	MOVD	R9, R19
 
-columns8_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	WORD	$0xbc404492 // ldr s18, [x4], #4
-	WORD	$0xbc4044d3 // ldr s19, [x6], #4
-	MOVD	R12, R14
-	ADD	R11, R12
-	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+columns8_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10492 // ldr q18, [x4], #16
+	WORD	$0x3cc104d3 // ldr q19, [x6], #16
+	MOVD	R13, R14
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
 	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
 	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
@@ -11357,8 +12144,47 @@ columns8_row:
 	WORD	$0x4f9212a5 // fmla v5.4s, v21.4s, v18.s[0]
 	WORD	$0x4f931286 // fmla v6.4s, v20.4s, v19.s[0]
 	WORD	$0x4f9312a7 // fmla v7.4s, v21.4s, v19.s[0]
-	SUBS	$1, R13, R13
-	BNE	columns8_row
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11282 // fmla v2.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a3 // fmla v3.4s, v21.4s, v17.s[1]
+	WORD	$0x4fb21284 // fmla v4.4s, v20.4s, v18.s[1]
+	WORD	$0x4fb212a5 // fmla v5.4s, v21.4s, v18.s[1]
+	WORD	$0x4fb31286 // fmla v6.4s, v20.4s, v19.s[1]
+	WORD	$0x4fb312a7 // fmla v7.4s, v21.4s, v19.s[1]
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a82 // fmla v2.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa3 // fmla v3.4s, v21.4s, v17.s[2]
+	WORD	$0x4f921a84 // fmla v4.4s, v20.4s, v18.s[2]
+	WORD	$0x4f921aa5 // fmla v5.4s, v21.4s, v18.s[2]
+	WORD	$0x4f931a86 // fmla v6.4s, v20.4s, v19.s[2]
+	WORD	$0x4f931aa7 // fmla v7.4s, v21.4s, v19.s[2]
+	MOVD	R14, R15
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
+	WORD	$0x4e553bf4 // zip1 v20.8h, v31.8h, v21.8h
+	WORD	$0x4e557bf5 // zip2 v21.8h, v31.8h, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a82 // fmla v2.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa3 // fmla v3.4s, v21.4s, v17.s[3]
+	WORD	$0x4fb21a84 // fmla v4.4s, v20.4s, v18.s[3]
+	WORD	$0x4fb21aa5 // fmla v5.4s, v21.4s, v18.s[3]
+	WORD	$0x4fb31a86 // fmla v6.4s, v20.4s, v19.s[3]
+	WORD	$0x4fb31aa7 // fmla v7.4s, v21.4s, v19.s[3]
+	ADD	R12, R13
+	SUBS	$1, R19, R19
+	BNE	columns8_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c62 // stp q2, q3, [x3], #32
 	WORD	$0xac8114a4 // stp q4, q5, [x5], #32
@@ -11378,24 +12204,49 @@ columns4:
 	WORD	$0x3dc000a2 // ldr q2, [x5, #0]
 	MOVD	w3+24(FP), R6
 	WORD	$0x3dc000e3 // ldr q3, [x7, #0]
-	MOVD	R8, R12
-	MOVD	R9, R13
+	MOVD	R8, R13
+	MOVD	R9, R19
 
-columns4_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	WORD	$0xbc404492 // ldr s18, [x4], #4
-	WORD	$0xbc4044d3 // ldr s19, [x6], #4
-	MOVD	R12, R14
-	ADD	R11, R12
-	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+columns4_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10492 // ldr q18, [x4], #16
+	WORD	$0x3cc104d3 // ldr q19, [x6], #16
+	MOVD	R13, R14
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
 	WORD	$0x4f921282 // fmla v2.4s, v20.4s, v18.s[0]
 	WORD	$0x4f931283 // fmla v3.4s, v20.4s, v19.s[0]
-	SUBS	$1, R13, R13
-	BNE	columns4_row
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb11281 // fmla v1.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb21282 // fmla v2.4s, v20.4s, v18.s[1]
+	WORD	$0x4fb31283 // fmla v3.4s, v20.4s, v19.s[1]
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f911a81 // fmla v1.4s, v20.4s, v17.s[2]
+	WORD	$0x4f921a82 // fmla v2.4s, v20.4s, v18.s[2]
+	WORD	$0x4f931a83 // fmla v3.4s, v20.4s, v19.s[2]
+	MOVD	R14, R15
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb11a81 // fmla v1.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb21a82 // fmla v2.4s, v20.4s, v18.s[3]
+	WORD	$0x4fb31a83 // fmla v3.4s, v20.4s, v19.s[3]
+	ADD	R12, R13
+	SUBS	$1, R19, R19
+	BNE	columns4_rows
 	WORD	$0x3c810420 // str q0, [x1], #16
 	WORD	$0x3c810461 // str q1, [x3], #16
 	WORD	$0x3c8104a2 // str q2, [x5], #16
@@ -11415,24 +12266,49 @@ columns1:
 	WORD	$0xbd4000a2 // ldr s2, [x5, #0]
 	MOVD	w3+24(FP), R6
 	WORD	$0xbd4000e3 // ldr s3, [x7, #0]
-	MOVD	R8, R12
-	MOVD	R9, R13
+	MOVD	R8, R13
+	MOVD	R9, R19
 
-columns1_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	WORD	$0xbc404492 // ldr s18, [x4], #4
-	WORD	$0xbc4044d3 // ldr s19, [x6], #4
-	MOVD	R12, R14
-	ADD	R11, R12
-	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+columns1_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10492 // ldr q18, [x4], #16
+	WORD	$0x3cc104d3 // ldr q19, [x6], #16
+	MOVD	R13, R14
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
 	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
 	WORD	$0x4f921282 // fmla v2.4s, v20.4s, v18.s[0]
 	WORD	$0x4f931283 // fmla v3.4s, v20.4s, v19.s[0]
-	SUBS	$1, R13, R13
-	BNE	columns1_row
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb11281 // fmla v1.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb21282 // fmla v2.4s, v20.4s, v18.s[1]
+	WORD	$0x4fb31283 // fmla v3.4s, v20.4s, v19.s[1]
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f911a81 // fmla v1.4s, v20.4s, v17.s[2]
+	WORD	$0x4f921a82 // fmla v2.4s, v20.4s, v18.s[2]
+	WORD	$0x4f931a83 // fmla v3.4s, v20.4s, v19.s[2]
+	MOVD	R14, R15
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x4e543bf4 // zip1 v20.8h, v31.8h, v20.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb11a81 // fmla v1.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb21a82 // fmla v2.4s, v20.4s, v18.s[3]
+	WORD	$0x4fb31a83 // fmla v3.4s, v20.4s, v19.s[3]
+	ADD	R12, R13
+	SUBS	$1, R19, R19
+	BNE	columns1_rows
 	WORD	$0xbc004420 // str s0, [x1], #4
 	WORD	$0xbc004461 // str s1, [x3], #4
 	WORD	$0xbc0044a2 // str s2, [x5], #4
@@ -11513,31 +12389,23 @@ TEXT ·few1F16NEON(SB), NOSPLIT, $0-104
 	MOVD	stride+40(FP), R8
 	MOVD	step+48(FP), R9
 
-rows8:
+rows4:
 	CMP	$1, R4
 	BLT	done
 	MOVD	R3, R10
 	ADD	R8, R10, R11
 	ADD	R8, R11, R12
 	ADD	R8, R12, R13
-	ADD	R8, R13, R14
-	ADD	R8, R14, R15
-	ADD	R8, R15, R19
-	ADD	R8, R19, R20
 	ADD	R9, R3
 	MOVD	R0, R2
 	WORD	$0x6f00e400 // movi v0.2d, #0
 	WORD	$0x6f00e401 // movi v1.2d, #0
 	WORD	$0x6f00e402 // movi v2.2d, #0
 	WORD	$0x6f00e403 // movi v3.2d, #0
-	WORD	$0x6f00e404 // movi v4.2d, #0
-	WORD	$0x6f00e405 // movi v5.2d, #0
-	WORD	$0x6f00e406 // movi v6.2d, #0
-	WORD	$0x6f00e407 // movi v7.2d, #0
-	CBZ	R6, rows8_tail
+	CBZ	R6, rows4_tail
 	MOVD	R6, R7
 
-rows8_loop:
+rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0x3cc10553 // ldr q19, [x10], #16
 	WORD	$0x0e217a72 // fcvtl v18.4s, v19.4h
@@ -11559,31 +12427,11 @@ rows8_loop:
 	WORD	$0x4e31cea1 // fmla v1.4s, v21.4s, v17.4s
 	WORD	$0x4e31cee2 // fmla v2.4s, v23.4s, v17.4s
 	WORD	$0x4e31cf23 // fmla v3.4s, v25.4s, v17.4s
-	WORD	$0x3cc105d3 // ldr q19, [x14], #16
-	WORD	$0x0e217a72 // fcvtl v18.4s, v19.4h
-	WORD	$0x4e217a73 // fcvtl2 v19.4s, v19.8h
-	WORD	$0x3cc105f5 // ldr q21, [x15], #16
-	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
-	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
-	WORD	$0x3cc10677 // ldr q23, [x19], #16
-	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
-	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
-	WORD	$0x3cc10699 // ldr q25, [x20], #16
-	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
-	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
-	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0x4e30ce85 // fmla v5.4s, v20.4s, v16.4s
-	WORD	$0x4e30cec6 // fmla v6.4s, v22.4s, v16.4s
-	WORD	$0x4e30cf07 // fmla v7.4s, v24.4s, v16.4s
-	WORD	$0x4e31ce64 // fmla v4.4s, v19.4s, v17.4s
-	WORD	$0x4e31cea5 // fmla v5.4s, v21.4s, v17.4s
-	WORD	$0x4e31cee6 // fmla v6.4s, v23.4s, v17.4s
-	WORD	$0x4e31cf27 // fmla v7.4s, v25.4s, v17.4s
 	SUBS	$1, R7, R7
-	BNE	rows8_loop
+	BNE	rows4_loop
 
-rows8_tail:
-	TBZ	$2, R5, rows8_ones
+rows4_tail:
+	TBZ	$2, R5, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0xfc408552 // ldr d18, [x10], #8
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
@@ -11597,24 +12445,12 @@ rows8_tail:
 	WORD	$0xfc4085b2 // ldr d18, [x13], #8
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	WORD	$0xfc4085d2 // ldr d18, [x14], #8
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0xfc4085f2 // ldr d18, [x15], #8
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
-	WORD	$0xfc408672 // ldr d18, [x19], #8
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
-	WORD	$0xfc408692 // ldr d18, [x20], #8
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 
-rows8_ones:
+rows4_ones:
 	ANDS	$3, R5, R7
-	BEQ	rows8_sum
+	BEQ	rows4_sum
 
-rows8_one:
+rows4_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0x7c402552 // ldr h18, [x10], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
@@ -11628,44 +12464,28 @@ rows8_one:
 	WORD	$0x7c4025b2 // ldr h18, [x13], #2
 	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
 	WORD	$0x4e30ce43 // fmla v3.4s, v18.4s, v16.4s
-	WORD	$0x7c4025d2 // ldr h18, [x14], #2
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce44 // fmla v4.4s, v18.4s, v16.4s
-	WORD	$0x7c4025f2 // ldr h18, [x15], #2
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce45 // fmla v5.4s, v18.4s, v16.4s
-	WORD	$0x7c402672 // ldr h18, [x19], #2
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce46 // fmla v6.4s, v18.4s, v16.4s
-	WORD	$0x7c402692 // ldr h18, [x20], #2
-	WORD	$0x0e217a52 // fcvtl v18.4s, v18.4h
-	WORD	$0x4e30ce47 // fmla v7.4s, v18.4s, v16.4s
 	SUBS	$1, R7, R7
-	BNE	rows8_one
+	BNE	rows4_one
 
-rows8_sum:
+rows4_sum:
 	WORD	$0x6e21d400 // faddp v0.4s, v0.4s, v1.4s
 	WORD	$0x6e23d442 // faddp v2.4s, v2.4s, v3.4s
 	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
 	WORD	$0x3c810420 // str q0, [x1], #16
-	WORD	$0x6e25d484 // faddp v4.4s, v4.4s, v5.4s
-	WORD	$0x6e27d4c6 // faddp v6.4s, v6.4s, v7.4s
-	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
-	WORD	$0x3c810424 // str q4, [x1], #16
 	SUB	$1, R4
-	B	rows8
+	B	rows4
 
 done:
 	RET
 
-// func mix1F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-TEXT ·mix1F16NEON(SB), NOSPLIT, $0-96
-	MOVD	acc0+64(FP), R1
+// func mix1F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix1F16NEON(SB), NOSPLIT, $0-104
+	MOVD	acc0+72(FP), R1
 	MOVD	rows+32(FP), R2
-	MOVD	n+48(FP), R3
-	MOVD	dim+56(FP), R4
-	MOVD	ahead+40(FP), R9
-	LSL	$1, R4, R5
+	MOVD	n+56(FP), R3
+	MOVD	dim+64(FP), R4
+	MOVD	stride+40(FP), R5
+	MOVD	step+48(FP), R6
 	CBZ	R3, done
 
 columns64:
@@ -11680,58 +12500,182 @@ columns64:
 	WORD	$0xad452c2a // ldp q10, q11, [x1, #160]
 	WORD	$0xad46342c // ldp q12, q13, [x1, #192]
 	WORD	$0xad473c2e // ldp q14, q15, [x1, #224]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns64_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	ADD	R9, R8, R10
-	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
-	WORD	$0xf9802140 // prfm pldl1keep, [x10, #64]
-	WORD	$0x3cc10515 // ldr q21, [x8], #16
+columns64_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
 	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
 	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
-	WORD	$0x3cc10519 // ldr q25, [x8], #16
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
 	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
 	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
-	WORD	$0x3cc1051b // ldr q27, [x8], #16
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
 	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
 	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
 	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
 	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
-	WORD	$0x3cc10515 // ldr q21, [x8], #16
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
 	WORD	$0x4f901288 // fmla v8.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a9 // fmla v9.4s, v21.4s, v16.s[0]
-	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
 	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
 	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
 	WORD	$0x4f9012ca // fmla v10.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012eb // fmla v11.4s, v23.4s, v16.s[0]
-	WORD	$0x3cc10519 // ldr q25, [x8], #16
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
 	WORD	$0x4f90130c // fmla v12.4s, v24.4s, v16.s[0]
 	WORD	$0x4f90132d // fmla v13.4s, v25.4s, v16.s[0]
-	WORD	$0x3cc1051b // ldr q27, [x8], #16
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
 	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
 	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
 	WORD	$0x4f90134e // fmla v14.4s, v26.4s, v16.s[0]
 	WORD	$0x4f90136f // fmla v15.4s, v27.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns64_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4fb01304 // fmla v4.4s, v24.4s, v16.s[1]
+	WORD	$0x4fb01325 // fmla v5.4s, v25.4s, v16.s[1]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4fb01346 // fmla v6.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01367 // fmla v7.4s, v27.4s, v16.s[1]
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01288 // fmla v8.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a9 // fmla v9.4s, v21.4s, v16.s[1]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4fb012ca // fmla v10.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012eb // fmla v11.4s, v23.4s, v16.s[1]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4fb0130c // fmla v12.4s, v24.4s, v16.s[1]
+	WORD	$0x4fb0132d // fmla v13.4s, v25.4s, v16.s[1]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4fb0134e // fmla v14.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb0136f // fmla v15.4s, v27.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4f901b04 // fmla v4.4s, v24.4s, v16.s[2]
+	WORD	$0x4f901b25 // fmla v5.4s, v25.4s, v16.s[2]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4f901b46 // fmla v6.4s, v26.4s, v16.s[2]
+	WORD	$0x4f901b67 // fmla v7.4s, v27.4s, v16.s[2]
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901a88 // fmla v8.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa9 // fmla v9.4s, v21.4s, v16.s[2]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4f901aca // fmla v10.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901aeb // fmla v11.4s, v23.4s, v16.s[2]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4f901b0c // fmla v12.4s, v24.4s, v16.s[2]
+	WORD	$0x4f901b2d // fmla v13.4s, v25.4s, v16.s[2]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4f901b4e // fmla v14.4s, v26.4s, v16.s[2]
+	WORD	$0x4f901b6f // fmla v15.4s, v27.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4fb01b04 // fmla v4.4s, v24.4s, v16.s[3]
+	WORD	$0x4fb01b25 // fmla v5.4s, v25.4s, v16.s[3]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4fb01b46 // fmla v6.4s, v26.4s, v16.s[3]
+	WORD	$0x4fb01b67 // fmla v7.4s, v27.4s, v16.s[3]
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01a88 // fmla v8.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa9 // fmla v9.4s, v21.4s, v16.s[3]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4fb01aca // fmla v10.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01aeb // fmla v11.4s, v23.4s, v16.s[3]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4fb01b0c // fmla v12.4s, v24.4s, v16.s[3]
+	WORD	$0x4fb01b2d // fmla v13.4s, v25.4s, v16.s[3]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4fb01b4e // fmla v14.4s, v26.4s, v16.s[3]
+	WORD	$0x4fb01b6f // fmla v15.4s, v27.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns64_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811424 // stp q4, q5, [x1], #32
@@ -11752,37 +12696,102 @@ columns32:
 	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
 	WORD	$0xad421424 // ldp q4, q5, [x1, #64]
 	WORD	$0xad431c26 // ldp q6, q7, [x1, #96]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns32_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	ADD	R9, R8, R10
-	WORD	$0xf9800140 // prfm pldl1keep, [x10, #0]
-	WORD	$0x3cc10515 // ldr q21, [x8], #16
+columns32_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
 	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
 	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
-	WORD	$0x3cc10519 // ldr q25, [x8], #16
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
 	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
 	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
-	WORD	$0x3cc1051b // ldr q27, [x8], #16
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
 	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
 	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
 	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
 	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns32_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4fb01304 // fmla v4.4s, v24.4s, v16.s[1]
+	WORD	$0x4fb01325 // fmla v5.4s, v25.4s, v16.s[1]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4fb01346 // fmla v6.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01367 // fmla v7.4s, v27.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4f901b04 // fmla v4.4s, v24.4s, v16.s[2]
+	WORD	$0x4f901b25 // fmla v5.4s, v25.4s, v16.s[2]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4f901b46 // fmla v6.4s, v26.4s, v16.s[2]
+	WORD	$0x4f901b67 // fmla v7.4s, v27.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0x3cc10539 // ldr q25, [x9], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4fb01b04 // fmla v4.4s, v24.4s, v16.s[3]
+	WORD	$0x4fb01b25 // fmla v5.4s, v25.4s, v16.s[3]
+	WORD	$0x3cc1053b // ldr q27, [x9], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4fb01b46 // fmla v6.4s, v26.4s, v16.s[3]
+	WORD	$0x4fb01b67 // fmla v7.4s, v27.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns32_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811424 // stp q4, q5, [x1], #32
@@ -11797,25 +12806,62 @@ columns16:
 	MOVD	w0+0(FP), R0
 	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
 	WORD	$0xad410c22 // ldp q2, q3, [x1, #32]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns16_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	WORD	$0x3cc10515 // ldr q21, [x8], #16
+columns16_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	WORD	$0x3cc10517 // ldr q23, [x8], #16
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
 	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
 	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns16_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x3cc10537 // ldr q23, [x9], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns16_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	ADD	$32, R2
@@ -11827,20 +12873,42 @@ columns8:
 	BLT	columns4
 	MOVD	w0+0(FP), R0
 	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns8_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	WORD	$0x3cc10515 // ldr q21, [x8], #16
+columns8_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns8_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0x3cc10535 // ldr q21, [x9], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns8_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	ADD	$16, R2
 	SUB	$8, R4
@@ -11851,18 +12919,34 @@ columns4:
 	BLT	columns1
 	MOVD	w0+0(FP), R0
 	WORD	$0x3dc00020 // ldr q0, [x1, #0]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns4_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	WORD	$0xfc408514 // ldr d20, [x8], #8
+columns4_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xfc408534 // ldr d20, [x9], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns4_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xfc408534 // ldr d20, [x9], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0xfc408534 // ldr d20, [x9], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0xfc408534 // ldr d20, [x9], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns4_rows
 	WORD	$0x3c810420 // str q0, [x1], #16
 	ADD	$8, R2
 	SUB	$4, R4
@@ -11873,18 +12957,34 @@ columns1:
 	BLT	done
 	MOVD	w0+0(FP), R0
 	WORD	$0xbd400020 // ldr s0, [x1, #0]
-	MOVD	R2, R6
-	MOVD	R3, R7
+	MOVD	R2, R7
+	MOVD	R3, R10
 
-columns1_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	MOVD	R6, R8
-	ADD	R5, R6
-	WORD	$0x7c402514 // ldr h20, [x8], #2
+columns1_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	MOVD	R7, R8
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x7c402534 // ldr h20, [x9], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
-	SUBS	$1, R7, R7
-	BNE	columns1_row
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x7c402534 // ldr h20, [x9], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	MOVD	R8, R9
+	ADD	R5, R8
+	WORD	$0x7c402534 // ldr h20, [x9], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	MOVD	R8, R9
+	WORD	$0x7c402534 // ldr h20, [x9], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	ADD	R6, R7
+	SUBS	$1, R10, R10
+	BNE	columns1_rows
 	WORD	$0xbc004420 // str s0, [x1], #4
 	ADD	$2, R2
 	SUB	$1, R4
@@ -11906,17 +13006,13 @@ TEXT ·few2F16NEON(SB), NOSPLIT, $0-104
 	MOVD	stride+40(FP), R11
 	MOVD	step+48(FP), R12
 
-rows8:
+rows4:
 	CMP	$1, R7
 	BLT	done
 	MOVD	R6, R13
 	ADD	R11, R13, R14
 	ADD	R11, R14, R15
 	ADD	R11, R15, R19
-	ADD	R11, R19, R20
-	ADD	R11, R20, R21
-	ADD	R11, R21, R22
-	ADD	R11, R22, R23
 	ADD	R12, R6
 	MOVD	R0, R2
 	MOVD	R3, R5
@@ -11928,18 +13024,10 @@ rows8:
 	WORD	$0x6f00e405 // movi v5.2d, #0
 	WORD	$0x6f00e406 // movi v6.2d, #0
 	WORD	$0x6f00e407 // movi v7.2d, #0
-	WORD	$0x6f00e408 // movi v8.2d, #0
-	WORD	$0x6f00e409 // movi v9.2d, #0
-	WORD	$0x6f00e40a // movi v10.2d, #0
-	WORD	$0x6f00e40b // movi v11.2d, #0
-	WORD	$0x6f00e40c // movi v12.2d, #0
-	WORD	$0x6f00e40d // movi v13.2d, #0
-	WORD	$0x6f00e40e // movi v14.2d, #0
-	WORD	$0x6f00e40f // movi v15.2d, #0
-	CBZ	R9, rows8_tail
+	CBZ	R9, rows4_tail
 	MOVD	R9, R10
 
-rows8_loop:
+rows4_loop:
 	WORD	$0xacc14450 // ldp q16, q17, [x2], #32
 	WORD	$0xacc14cb2 // ldp q18, q19, [x5], #32
 	WORD	$0x3cc105b5 // ldr q21, [x13], #16
@@ -11970,39 +13058,11 @@ rows8_loop:
 	WORD	$0x4e33cf25 // fmla v5.4s, v25.4s, v19.4s
 	WORD	$0x4e31cf66 // fmla v6.4s, v27.4s, v17.4s
 	WORD	$0x4e33cf67 // fmla v7.4s, v27.4s, v19.4s
-	WORD	$0x3cc10695 // ldr q21, [x20], #16
-	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
-	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
-	WORD	$0x3cc106b7 // ldr q23, [x21], #16
-	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
-	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
-	WORD	$0x3cc106d9 // ldr q25, [x22], #16
-	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
-	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
-	WORD	$0x3cc106fb // ldr q27, [x23], #16
-	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
-	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
-	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0x4e30ceca // fmla v10.4s, v22.4s, v16.4s
-	WORD	$0x4e32cecb // fmla v11.4s, v22.4s, v18.4s
-	WORD	$0x4e30cf0c // fmla v12.4s, v24.4s, v16.4s
-	WORD	$0x4e32cf0d // fmla v13.4s, v24.4s, v18.4s
-	WORD	$0x4e30cf4e // fmla v14.4s, v26.4s, v16.4s
-	WORD	$0x4e32cf4f // fmla v15.4s, v26.4s, v18.4s
-	WORD	$0x4e31cea8 // fmla v8.4s, v21.4s, v17.4s
-	WORD	$0x4e33cea9 // fmla v9.4s, v21.4s, v19.4s
-	WORD	$0x4e31ceea // fmla v10.4s, v23.4s, v17.4s
-	WORD	$0x4e33ceeb // fmla v11.4s, v23.4s, v19.4s
-	WORD	$0x4e31cf2c // fmla v12.4s, v25.4s, v17.4s
-	WORD	$0x4e33cf2d // fmla v13.4s, v25.4s, v19.4s
-	WORD	$0x4e31cf6e // fmla v14.4s, v27.4s, v17.4s
-	WORD	$0x4e33cf6f // fmla v15.4s, v27.4s, v19.4s
 	SUBS	$1, R10, R10
-	BNE	rows8_loop
+	BNE	rows4_loop
 
-rows8_tail:
-	TBZ	$2, R8, rows8_ones
+rows4_tail:
+	TBZ	$2, R8, rows4_ones
 	WORD	$0x3cc10450 // ldr q16, [x2], #16
 	WORD	$0x3cc104b2 // ldr q18, [x5], #16
 	WORD	$0xfc4085b4 // ldr d20, [x13], #8
@@ -12021,28 +13081,12 @@ rows8_tail:
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0xfc408694 // ldr d20, [x20], #8
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0xfc4086b4 // ldr d20, [x21], #8
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0xfc4086d4 // ldr d20, [x22], #8
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0xfc4086f4 // ldr d20, [x23], #8
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
 
-rows8_ones:
+rows4_ones:
 	ANDS	$3, R8, R10
-	BEQ	rows8_sum
+	BEQ	rows4_sum
 
-rows8_one:
+rows4_one:
 	WORD	$0xbc404450 // ldr s16, [x2], #4
 	WORD	$0xbc4044b2 // ldr s18, [x5], #4
 	WORD	$0x7c4025b4 // ldr h20, [x13], #2
@@ -12061,57 +13105,33 @@ rows8_one:
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4e30ce86 // fmla v6.4s, v20.4s, v16.4s
 	WORD	$0x4e32ce87 // fmla v7.4s, v20.4s, v18.4s
-	WORD	$0x7c402694 // ldr h20, [x20], #2
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce88 // fmla v8.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce89 // fmla v9.4s, v20.4s, v18.4s
-	WORD	$0x7c4026b4 // ldr h20, [x21], #2
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce8a // fmla v10.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8b // fmla v11.4s, v20.4s, v18.4s
-	WORD	$0x7c4026d4 // ldr h20, [x22], #2
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce8c // fmla v12.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8d // fmla v13.4s, v20.4s, v18.4s
-	WORD	$0x7c4026f4 // ldr h20, [x23], #2
-	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
-	WORD	$0x4e30ce8e // fmla v14.4s, v20.4s, v16.4s
-	WORD	$0x4e32ce8f // fmla v15.4s, v20.4s, v18.4s
 	SUBS	$1, R10, R10
-	BNE	rows8_one
+	BNE	rows4_one
 
-rows8_sum:
+rows4_sum:
 	WORD	$0x6e22d400 // faddp v0.4s, v0.4s, v2.4s
 	WORD	$0x6e26d484 // faddp v4.4s, v4.4s, v6.4s
 	WORD	$0x6e24d400 // faddp v0.4s, v0.4s, v4.4s
 	WORD	$0x3c810420 // str q0, [x1], #16
-	WORD	$0x6e2ad508 // faddp v8.4s, v8.4s, v10.4s
-	WORD	$0x6e2ed58c // faddp v12.4s, v12.4s, v14.4s
-	WORD	$0x6e2cd508 // faddp v8.4s, v8.4s, v12.4s
-	WORD	$0x3c810428 // str q8, [x1], #16
 	WORD	$0x6e23d421 // faddp v1.4s, v1.4s, v3.4s
 	WORD	$0x6e27d4a5 // faddp v5.4s, v5.4s, v7.4s
 	WORD	$0x6e25d421 // faddp v1.4s, v1.4s, v5.4s
 	WORD	$0x3c810481 // str q1, [x4], #16
-	WORD	$0x6e2bd529 // faddp v9.4s, v9.4s, v11.4s
-	WORD	$0x6e2fd5ad // faddp v13.4s, v13.4s, v15.4s
-	WORD	$0x6e2dd529 // faddp v9.4s, v9.4s, v13.4s
-	WORD	$0x3c810489 // str q9, [x4], #16
 	SUB	$1, R7
-	B	rows8
+	B	rows4
 
 done:
 	RET
 
-// func mix2F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-TEXT ·mix2F16NEON(SB), NOSPLIT, $0-96
-	MOVD	acc0+64(FP), R1
-	MOVD	acc1+72(FP), R3
+// func mix2F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix2F16NEON(SB), NOSPLIT, $0-104
+	MOVD	acc0+72(FP), R1
+	MOVD	acc1+80(FP), R3
 	MOVD	rows+32(FP), R4
-	MOVD	n+48(FP), R5
-	MOVD	dim+56(FP), R6
-	MOVD	ahead+40(FP), R11
-	LSL	$1, R6, R7
+	MOVD	n+56(FP), R5
+	MOVD	dim+64(FP), R6
+	MOVD	stride+40(FP), R7
+	MOVD	step+48(FP), R8
 	CBZ	R5, done
 
 columns32:
@@ -12127,46 +13147,135 @@ columns32:
 	WORD	$0xad412c6a // ldp q10, q11, [x3, #32]
 	WORD	$0xad42346c // ldp q12, q13, [x3, #64]
 	WORD	$0xad433c6e // ldp q14, q15, [x3, #96]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns32_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	ADD	R11, R10, R12
-	WORD	$0xf9800180 // prfm pldl1keep, [x12, #0]
-	WORD	$0x3cc10555 // ldr q21, [x10], #16
+columns32_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
 	WORD	$0x4f911288 // fmla v8.4s, v20.4s, v17.s[0]
 	WORD	$0x4f9112a9 // fmla v9.4s, v21.4s, v17.s[0]
-	WORD	$0x3cc10557 // ldr q23, [x10], #16
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
 	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
 	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
 	WORD	$0x4f9112ca // fmla v10.4s, v22.4s, v17.s[0]
 	WORD	$0x4f9112eb // fmla v11.4s, v23.4s, v17.s[0]
-	WORD	$0x3cc10559 // ldr q25, [x10], #16
+	WORD	$0x3cc10579 // ldr q25, [x11], #16
 	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
 	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
 	WORD	$0x4f901304 // fmla v4.4s, v24.4s, v16.s[0]
 	WORD	$0x4f901325 // fmla v5.4s, v25.4s, v16.s[0]
 	WORD	$0x4f91130c // fmla v12.4s, v24.4s, v17.s[0]
 	WORD	$0x4f91132d // fmla v13.4s, v25.4s, v17.s[0]
-	WORD	$0x3cc1055b // ldr q27, [x10], #16
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
 	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
 	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
 	WORD	$0x4f901346 // fmla v6.4s, v26.4s, v16.s[0]
 	WORD	$0x4f901367 // fmla v7.4s, v27.4s, v16.s[0]
 	WORD	$0x4f91134e // fmla v14.4s, v26.4s, v17.s[0]
 	WORD	$0x4f91136f // fmla v15.4s, v27.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns32_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11288 // fmla v8.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a9 // fmla v9.4s, v21.4s, v17.s[1]
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0x4fb112ca // fmla v10.4s, v22.4s, v17.s[1]
+	WORD	$0x4fb112eb // fmla v11.4s, v23.4s, v17.s[1]
+	WORD	$0x3cc10579 // ldr q25, [x11], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4fb01304 // fmla v4.4s, v24.4s, v16.s[1]
+	WORD	$0x4fb01325 // fmla v5.4s, v25.4s, v16.s[1]
+	WORD	$0x4fb1130c // fmla v12.4s, v24.4s, v17.s[1]
+	WORD	$0x4fb1132d // fmla v13.4s, v25.4s, v17.s[1]
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4fb01346 // fmla v6.4s, v26.4s, v16.s[1]
+	WORD	$0x4fb01367 // fmla v7.4s, v27.4s, v16.s[1]
+	WORD	$0x4fb1134e // fmla v14.4s, v26.4s, v17.s[1]
+	WORD	$0x4fb1136f // fmla v15.4s, v27.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a88 // fmla v8.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa9 // fmla v9.4s, v21.4s, v17.s[2]
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0x4f911aca // fmla v10.4s, v22.4s, v17.s[2]
+	WORD	$0x4f911aeb // fmla v11.4s, v23.4s, v17.s[2]
+	WORD	$0x3cc10579 // ldr q25, [x11], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4f901b04 // fmla v4.4s, v24.4s, v16.s[2]
+	WORD	$0x4f901b25 // fmla v5.4s, v25.4s, v16.s[2]
+	WORD	$0x4f911b0c // fmla v12.4s, v24.4s, v17.s[2]
+	WORD	$0x4f911b2d // fmla v13.4s, v25.4s, v17.s[2]
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4f901b46 // fmla v6.4s, v26.4s, v16.s[2]
+	WORD	$0x4f901b67 // fmla v7.4s, v27.4s, v16.s[2]
+	WORD	$0x4f911b4e // fmla v14.4s, v26.4s, v17.s[2]
+	WORD	$0x4f911b6f // fmla v15.4s, v27.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a88 // fmla v8.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa9 // fmla v9.4s, v21.4s, v17.s[3]
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0x4fb11aca // fmla v10.4s, v22.4s, v17.s[3]
+	WORD	$0x4fb11aeb // fmla v11.4s, v23.4s, v17.s[3]
+	WORD	$0x3cc10579 // ldr q25, [x11], #16
+	WORD	$0x0e217b38 // fcvtl v24.4s, v25.4h
+	WORD	$0x4e217b39 // fcvtl2 v25.4s, v25.8h
+	WORD	$0x4fb01b04 // fmla v4.4s, v24.4s, v16.s[3]
+	WORD	$0x4fb01b25 // fmla v5.4s, v25.4s, v16.s[3]
+	WORD	$0x4fb11b0c // fmla v12.4s, v24.4s, v17.s[3]
+	WORD	$0x4fb11b2d // fmla v13.4s, v25.4s, v17.s[3]
+	WORD	$0x3cc1057b // ldr q27, [x11], #16
+	WORD	$0x0e217b7a // fcvtl v26.4s, v27.4h
+	WORD	$0x4e217b7b // fcvtl2 v27.4s, v27.8h
+	WORD	$0x4fb01b46 // fmla v6.4s, v26.4s, v16.s[3]
+	WORD	$0x4fb01b67 // fmla v7.4s, v27.4s, v16.s[3]
+	WORD	$0x4fb11b4e // fmla v14.4s, v26.4s, v17.s[3]
+	WORD	$0x4fb11b6f // fmla v15.4s, v27.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns32_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811424 // stp q4, q5, [x1], #32
@@ -12188,30 +13297,79 @@ columns16:
 	MOVD	w1+8(FP), R2
 	WORD	$0xad401464 // ldp q4, q5, [x3, #0]
 	WORD	$0xad411c66 // ldp q6, q7, [x3, #32]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns16_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	WORD	$0x3cc10555 // ldr q21, [x10], #16
+columns16_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
 	WORD	$0x4f911284 // fmla v4.4s, v20.4s, v17.s[0]
 	WORD	$0x4f9112a5 // fmla v5.4s, v21.4s, v17.s[0]
-	WORD	$0x3cc10557 // ldr q23, [x10], #16
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
 	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
 	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
 	WORD	$0x4f9012e3 // fmla v3.4s, v23.4s, v16.s[0]
 	WORD	$0x4f9112c6 // fmla v6.4s, v22.4s, v17.s[0]
 	WORD	$0x4f9112e7 // fmla v7.4s, v23.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns16_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11284 // fmla v4.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a5 // fmla v5.4s, v21.4s, v17.s[1]
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0x4fb112c6 // fmla v6.4s, v22.4s, v17.s[1]
+	WORD	$0x4fb112e7 // fmla v7.4s, v23.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a84 // fmla v4.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa5 // fmla v5.4s, v21.4s, v17.s[2]
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0x4f911ac6 // fmla v6.4s, v22.4s, v17.s[2]
+	WORD	$0x4f911ae7 // fmla v7.4s, v23.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a84 // fmla v4.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa5 // fmla v5.4s, v21.4s, v17.s[3]
+	WORD	$0x3cc10577 // ldr q23, [x11], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0x4fb11ac6 // fmla v6.4s, v22.4s, v17.s[3]
+	WORD	$0x4fb11ae7 // fmla v7.4s, v23.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns16_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811464 // stp q4, q5, [x3], #32
@@ -12227,23 +13385,51 @@ columns8:
 	WORD	$0xad400420 // ldp q0, q1, [x1, #0]
 	MOVD	w1+8(FP), R2
 	WORD	$0xad400c62 // ldp q2, q3, [x3, #0]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns8_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	WORD	$0x3cc10555 // ldr q21, [x10], #16
+columns8_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f9012a1 // fmla v1.4s, v21.4s, v16.s[0]
 	WORD	$0x4f911282 // fmla v2.4s, v20.4s, v17.s[0]
 	WORD	$0x4f9112a3 // fmla v3.4s, v21.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns8_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11282 // fmla v2.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a3 // fmla v3.4s, v21.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a82 // fmla v2.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa3 // fmla v3.4s, v21.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0x3cc10575 // ldr q21, [x11], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a82 // fmla v2.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa3 // fmla v3.4s, v21.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns8_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c62 // stp q2, q3, [x3], #32
 	ADD	$16, R4
@@ -12257,20 +13443,39 @@ columns4:
 	WORD	$0x3dc00020 // ldr q0, [x1, #0]
 	MOVD	w1+8(FP), R2
 	WORD	$0x3dc00061 // ldr q1, [x3, #0]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns4_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	WORD	$0xfc408554 // ldr d20, [x10], #8
+columns4_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xfc408574 // ldr d20, [x11], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns4_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xfc408574 // ldr d20, [x11], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb11281 // fmla v1.4s, v20.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0xfc408574 // ldr d20, [x11], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f911a81 // fmla v1.4s, v20.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0xfc408574 // ldr d20, [x11], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb11a81 // fmla v1.4s, v20.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns4_rows
 	WORD	$0x3c810420 // str q0, [x1], #16
 	WORD	$0x3c810461 // str q1, [x3], #16
 	ADD	$8, R4
@@ -12284,20 +13489,39 @@ columns1:
 	WORD	$0xbd400020 // ldr s0, [x1, #0]
 	MOVD	w1+8(FP), R2
 	WORD	$0xbd400061 // ldr s1, [x3, #0]
-	MOVD	R4, R8
-	MOVD	R5, R9
+	MOVD	R4, R9
+	MOVD	R5, R12
 
-columns1_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	MOVD	R8, R10
-	ADD	R7, R8
-	WORD	$0x7c402554 // ldr h20, [x10], #2
+columns1_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	MOVD	R9, R10
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x7c402574 // ldr h20, [x11], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
-	SUBS	$1, R9, R9
-	BNE	columns1_row
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x7c402574 // ldr h20, [x11], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb11281 // fmla v1.4s, v20.4s, v17.s[1]
+	MOVD	R10, R11
+	ADD	R7, R10
+	WORD	$0x7c402574 // ldr h20, [x11], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f911a81 // fmla v1.4s, v20.4s, v17.s[2]
+	MOVD	R10, R11
+	WORD	$0x7c402574 // ldr h20, [x11], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb11a81 // fmla v1.4s, v20.4s, v17.s[3]
+	ADD	R8, R9
+	SUBS	$1, R12, R12
+	BNE	columns1_rows
 	WORD	$0xbc004420 // str s0, [x1], #4
 	WORD	$0xbc004461 // str s1, [x3], #4
 	ADD	$2, R4
@@ -12497,17 +13721,17 @@ rows4_sum:
 done:
 	RET
 
-// func mix4F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, ahead int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
-TEXT ·mix4F16NEON(SB), NOSPLIT, $0-96
-	MOVD	acc0+64(FP), R1
-	MOVD	acc1+72(FP), R3
-	MOVD	acc2+80(FP), R5
-	MOVD	acc3+88(FP), R7
+// func mix4F16NEON(w0 *float32, w1 *float32, w2 *float32, w3 *float32, rows *byte, stride int, step int, n int, dim int, acc0 *float32, acc1 *float32, acc2 *float32, acc3 *float32)
+TEXT ·mix4F16NEON(SB), NOSPLIT, $0-104
+	MOVD	acc0+72(FP), R1
+	MOVD	acc1+80(FP), R3
+	MOVD	acc2+88(FP), R5
+	MOVD	acc3+96(FP), R7
 	MOVD	rows+32(FP), R8
-	MOVD	n+48(FP), R9
-	MOVD	dim+56(FP), R10
-	MOVD	ahead+40(FP), R15
-	LSL	$1, R10, R11
+	MOVD	n+56(FP), R9
+	MOVD	dim+64(FP), R10
+	MOVD	stride+40(FP), R11
+	MOVD	step+48(FP), R12
 	CBZ	R9, done
 
 columns16:
@@ -12525,17 +13749,18 @@ columns16:
 	MOVD	w3+24(FP), R6
 	WORD	$0xad4034ec // ldp q12, q13, [x7, #0]
 	WORD	$0xad413cee // ldp q14, q15, [x7, #32]
-	MOVD	R8, R12
-	MOVD	R9, R13
+	MOVD	R8, R13
+	MOVD	R9, R19
 
-columns16_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	WORD	$0xbc404492 // ldr s18, [x4], #4
-	WORD	$0xbc4044d3 // ldr s19, [x6], #4
-	MOVD	R12, R14
-	ADD	R11, R12
-	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+columns16_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10492 // ldr q18, [x4], #16
+	WORD	$0x3cc104d3 // ldr q19, [x6], #16
+	MOVD	R13, R14
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
@@ -12546,7 +13771,7 @@ columns16_row:
 	WORD	$0x4f9212a9 // fmla v9.4s, v21.4s, v18.s[0]
 	WORD	$0x4f93128c // fmla v12.4s, v20.4s, v19.s[0]
 	WORD	$0x4f9312ad // fmla v13.4s, v21.4s, v19.s[0]
-	WORD	$0x3cc105d7 // ldr q23, [x14], #16
+	WORD	$0x3cc105f7 // ldr q23, [x15], #16
 	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
 	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
 	WORD	$0x4f9012c2 // fmla v2.4s, v22.4s, v16.s[0]
@@ -12557,8 +13782,80 @@ columns16_row:
 	WORD	$0x4f9212eb // fmla v11.4s, v23.4s, v18.s[0]
 	WORD	$0x4f9312ce // fmla v14.4s, v22.4s, v19.s[0]
 	WORD	$0x4f9312ef // fmla v15.4s, v23.4s, v19.s[0]
-	SUBS	$1, R13, R13
-	BNE	columns16_row
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11284 // fmla v4.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a5 // fmla v5.4s, v21.4s, v17.s[1]
+	WORD	$0x4fb21288 // fmla v8.4s, v20.4s, v18.s[1]
+	WORD	$0x4fb212a9 // fmla v9.4s, v21.4s, v18.s[1]
+	WORD	$0x4fb3128c // fmla v12.4s, v20.4s, v19.s[1]
+	WORD	$0x4fb312ad // fmla v13.4s, v21.4s, v19.s[1]
+	WORD	$0x3cc105f7 // ldr q23, [x15], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4fb012c2 // fmla v2.4s, v22.4s, v16.s[1]
+	WORD	$0x4fb012e3 // fmla v3.4s, v23.4s, v16.s[1]
+	WORD	$0x4fb112c6 // fmla v6.4s, v22.4s, v17.s[1]
+	WORD	$0x4fb112e7 // fmla v7.4s, v23.4s, v17.s[1]
+	WORD	$0x4fb212ca // fmla v10.4s, v22.4s, v18.s[1]
+	WORD	$0x4fb212eb // fmla v11.4s, v23.4s, v18.s[1]
+	WORD	$0x4fb312ce // fmla v14.4s, v22.4s, v19.s[1]
+	WORD	$0x4fb312ef // fmla v15.4s, v23.4s, v19.s[1]
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a84 // fmla v4.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa5 // fmla v5.4s, v21.4s, v17.s[2]
+	WORD	$0x4f921a88 // fmla v8.4s, v20.4s, v18.s[2]
+	WORD	$0x4f921aa9 // fmla v9.4s, v21.4s, v18.s[2]
+	WORD	$0x4f931a8c // fmla v12.4s, v20.4s, v19.s[2]
+	WORD	$0x4f931aad // fmla v13.4s, v21.4s, v19.s[2]
+	WORD	$0x3cc105f7 // ldr q23, [x15], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4f901ac2 // fmla v2.4s, v22.4s, v16.s[2]
+	WORD	$0x4f901ae3 // fmla v3.4s, v23.4s, v16.s[2]
+	WORD	$0x4f911ac6 // fmla v6.4s, v22.4s, v17.s[2]
+	WORD	$0x4f911ae7 // fmla v7.4s, v23.4s, v17.s[2]
+	WORD	$0x4f921aca // fmla v10.4s, v22.4s, v18.s[2]
+	WORD	$0x4f921aeb // fmla v11.4s, v23.4s, v18.s[2]
+	WORD	$0x4f931ace // fmla v14.4s, v22.4s, v19.s[2]
+	WORD	$0x4f931aef // fmla v15.4s, v23.4s, v19.s[2]
+	MOVD	R14, R15
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a84 // fmla v4.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa5 // fmla v5.4s, v21.4s, v17.s[3]
+	WORD	$0x4fb21a88 // fmla v8.4s, v20.4s, v18.s[3]
+	WORD	$0x4fb21aa9 // fmla v9.4s, v21.4s, v18.s[3]
+	WORD	$0x4fb31a8c // fmla v12.4s, v20.4s, v19.s[3]
+	WORD	$0x4fb31aad // fmla v13.4s, v21.4s, v19.s[3]
+	WORD	$0x3cc105f7 // ldr q23, [x15], #16
+	WORD	$0x0e217af6 // fcvtl v22.4s, v23.4h
+	WORD	$0x4e217af7 // fcvtl2 v23.4s, v23.8h
+	WORD	$0x4fb01ac2 // fmla v2.4s, v22.4s, v16.s[3]
+	WORD	$0x4fb01ae3 // fmla v3.4s, v23.4s, v16.s[3]
+	WORD	$0x4fb11ac6 // fmla v6.4s, v22.4s, v17.s[3]
+	WORD	$0x4fb11ae7 // fmla v7.4s, v23.4s, v17.s[3]
+	WORD	$0x4fb21aca // fmla v10.4s, v22.4s, v18.s[3]
+	WORD	$0x4fb21aeb // fmla v11.4s, v23.4s, v18.s[3]
+	WORD	$0x4fb31ace // fmla v14.4s, v22.4s, v19.s[3]
+	WORD	$0x4fb31aef // fmla v15.4s, v23.4s, v19.s[3]
+	ADD	R12, R13
+	SUBS	$1, R19, R19
+	BNE	columns16_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c22 // stp q2, q3, [x1], #32
 	WORD	$0xac811464 // stp q4, q5, [x3], #32
@@ -12582,17 +13879,18 @@ columns8:
 	WORD	$0xad4014a4 // ldp q4, q5, [x5, #0]
 	MOVD	w3+24(FP), R6
 	WORD	$0xad401ce6 // ldp q6, q7, [x7, #0]
-	MOVD	R8, R12
-	MOVD	R9, R13
+	MOVD	R8, R13
+	MOVD	R9, R19
 
-columns8_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	WORD	$0xbc404492 // ldr s18, [x4], #4
-	WORD	$0xbc4044d3 // ldr s19, [x6], #4
-	MOVD	R12, R14
-	ADD	R11, R12
-	WORD	$0x3cc105d5 // ldr q21, [x14], #16
+columns8_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10492 // ldr q18, [x4], #16
+	WORD	$0x3cc104d3 // ldr q19, [x6], #16
+	MOVD	R13, R14
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
 	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
 	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
@@ -12603,8 +13901,47 @@ columns8_row:
 	WORD	$0x4f9212a5 // fmla v5.4s, v21.4s, v18.s[0]
 	WORD	$0x4f931286 // fmla v6.4s, v20.4s, v19.s[0]
 	WORD	$0x4f9312a7 // fmla v7.4s, v21.4s, v19.s[0]
-	SUBS	$1, R13, R13
-	BNE	columns8_row
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb012a1 // fmla v1.4s, v21.4s, v16.s[1]
+	WORD	$0x4fb11282 // fmla v2.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb112a3 // fmla v3.4s, v21.4s, v17.s[1]
+	WORD	$0x4fb21284 // fmla v4.4s, v20.4s, v18.s[1]
+	WORD	$0x4fb212a5 // fmla v5.4s, v21.4s, v18.s[1]
+	WORD	$0x4fb31286 // fmla v6.4s, v20.4s, v19.s[1]
+	WORD	$0x4fb312a7 // fmla v7.4s, v21.4s, v19.s[1]
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f901aa1 // fmla v1.4s, v21.4s, v16.s[2]
+	WORD	$0x4f911a82 // fmla v2.4s, v20.4s, v17.s[2]
+	WORD	$0x4f911aa3 // fmla v3.4s, v21.4s, v17.s[2]
+	WORD	$0x4f921a84 // fmla v4.4s, v20.4s, v18.s[2]
+	WORD	$0x4f921aa5 // fmla v5.4s, v21.4s, v18.s[2]
+	WORD	$0x4f931a86 // fmla v6.4s, v20.4s, v19.s[2]
+	WORD	$0x4f931aa7 // fmla v7.4s, v21.4s, v19.s[2]
+	MOVD	R14, R15
+	WORD	$0x3cc105f5 // ldr q21, [x15], #16
+	WORD	$0x0e217ab4 // fcvtl v20.4s, v21.4h
+	WORD	$0x4e217ab5 // fcvtl2 v21.4s, v21.8h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb01aa1 // fmla v1.4s, v21.4s, v16.s[3]
+	WORD	$0x4fb11a82 // fmla v2.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb11aa3 // fmla v3.4s, v21.4s, v17.s[3]
+	WORD	$0x4fb21a84 // fmla v4.4s, v20.4s, v18.s[3]
+	WORD	$0x4fb21aa5 // fmla v5.4s, v21.4s, v18.s[3]
+	WORD	$0x4fb31a86 // fmla v6.4s, v20.4s, v19.s[3]
+	WORD	$0x4fb31aa7 // fmla v7.4s, v21.4s, v19.s[3]
+	ADD	R12, R13
+	SUBS	$1, R19, R19
+	BNE	columns8_rows
 	WORD	$0xac810420 // stp q0, q1, [x1], #32
 	WORD	$0xac810c62 // stp q2, q3, [x3], #32
 	WORD	$0xac8114a4 // stp q4, q5, [x5], #32
@@ -12624,24 +13961,49 @@ columns4:
 	WORD	$0x3dc000a2 // ldr q2, [x5, #0]
 	MOVD	w3+24(FP), R6
 	WORD	$0x3dc000e3 // ldr q3, [x7, #0]
-	MOVD	R8, R12
-	MOVD	R9, R13
+	MOVD	R8, R13
+	MOVD	R9, R19
 
-columns4_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	WORD	$0xbc404492 // ldr s18, [x4], #4
-	WORD	$0xbc4044d3 // ldr s19, [x6], #4
-	MOVD	R12, R14
-	ADD	R11, R12
-	WORD	$0xfc4085d4 // ldr d20, [x14], #8
+columns4_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10492 // ldr q18, [x4], #16
+	WORD	$0x3cc104d3 // ldr q19, [x6], #16
+	MOVD	R13, R14
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
 	WORD	$0x4f921282 // fmla v2.4s, v20.4s, v18.s[0]
 	WORD	$0x4f931283 // fmla v3.4s, v20.4s, v19.s[0]
-	SUBS	$1, R13, R13
-	BNE	columns4_row
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb11281 // fmla v1.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb21282 // fmla v2.4s, v20.4s, v18.s[1]
+	WORD	$0x4fb31283 // fmla v3.4s, v20.4s, v19.s[1]
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f911a81 // fmla v1.4s, v20.4s, v17.s[2]
+	WORD	$0x4f921a82 // fmla v2.4s, v20.4s, v18.s[2]
+	WORD	$0x4f931a83 // fmla v3.4s, v20.4s, v19.s[2]
+	MOVD	R14, R15
+	WORD	$0xfc4085f4 // ldr d20, [x15], #8
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb11a81 // fmla v1.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb21a82 // fmla v2.4s, v20.4s, v18.s[3]
+	WORD	$0x4fb31a83 // fmla v3.4s, v20.4s, v19.s[3]
+	ADD	R12, R13
+	SUBS	$1, R19, R19
+	BNE	columns4_rows
 	WORD	$0x3c810420 // str q0, [x1], #16
 	WORD	$0x3c810461 // str q1, [x3], #16
 	WORD	$0x3c8104a2 // str q2, [x5], #16
@@ -12661,24 +14023,49 @@ columns1:
 	WORD	$0xbd4000a2 // ldr s2, [x5, #0]
 	MOVD	w3+24(FP), R6
 	WORD	$0xbd4000e3 // ldr s3, [x7, #0]
-	MOVD	R8, R12
-	MOVD	R9, R13
+	MOVD	R8, R13
+	MOVD	R9, R19
 
-columns1_row:
-	WORD	$0xbc404410 // ldr s16, [x0], #4
-	WORD	$0xbc404451 // ldr s17, [x2], #4
-	WORD	$0xbc404492 // ldr s18, [x4], #4
-	WORD	$0xbc4044d3 // ldr s19, [x6], #4
-	MOVD	R12, R14
-	ADD	R11, R12
-	WORD	$0x7c4025d4 // ldr h20, [x14], #2
+columns1_rows:
+	WORD	$0x3cc10410 // ldr q16, [x0], #16
+	WORD	$0x3cc10451 // ldr q17, [x2], #16
+	WORD	$0x3cc10492 // ldr q18, [x4], #16
+	WORD	$0x3cc104d3 // ldr q19, [x6], #16
+	MOVD	R13, R14
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
 	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
 	WORD	$0x4f901280 // fmla v0.4s, v20.4s, v16.s[0]
 	WORD	$0x4f911281 // fmla v1.4s, v20.4s, v17.s[0]
 	WORD	$0x4f921282 // fmla v2.4s, v20.4s, v18.s[0]
 	WORD	$0x4f931283 // fmla v3.4s, v20.4s, v19.s[0]
-	SUBS	$1, R13, R13
-	BNE	columns1_row
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4fb01280 // fmla v0.4s, v20.4s, v16.s[1]
+	WORD	$0x4fb11281 // fmla v1.4s, v20.4s, v17.s[1]
+	WORD	$0x4fb21282 // fmla v2.4s, v20.4s, v18.s[1]
+	WORD	$0x4fb31283 // fmla v3.4s, v20.4s, v19.s[1]
+	MOVD	R14, R15
+	ADD	R11, R14
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4f901a80 // fmla v0.4s, v20.4s, v16.s[2]
+	WORD	$0x4f911a81 // fmla v1.4s, v20.4s, v17.s[2]
+	WORD	$0x4f921a82 // fmla v2.4s, v20.4s, v18.s[2]
+	WORD	$0x4f931a83 // fmla v3.4s, v20.4s, v19.s[2]
+	MOVD	R14, R15
+	WORD	$0x7c4025f4 // ldr h20, [x15], #2
+	WORD	$0x0e217a94 // fcvtl v20.4s, v20.4h
+	WORD	$0x4fb01a80 // fmla v0.4s, v20.4s, v16.s[3]
+	WORD	$0x4fb11a81 // fmla v1.4s, v20.4s, v17.s[3]
+	WORD	$0x4fb21a82 // fmla v2.4s, v20.4s, v18.s[3]
+	WORD	$0x4fb31a83 // fmla v3.4s, v20.4s, v19.s[3]
+	ADD	R12, R13
+	SUBS	$1, R19, R19
+	BNE	columns1_rows
 	WORD	$0xbc004420 // str s0, [x1], #4
 	WORD	$0xbc004461 // str s1, [x3], #4
 	WORD	$0xbc0044a2 // str s2, [x5], #4

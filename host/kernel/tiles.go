@@ -15,7 +15,6 @@ type tileOps struct {
 	top, topBF16  tileTopFunc
 	pack          [3]packFunc   // by dtype
 	few           [3][3]fewFunc // by dtype; 1, 2 and 4 vectors
-	streams       [3]int        // of few: rows at once
 	mix           [3][3]mixFunc
 	narrow        func(dst *uint16, src *float32, n int) // beside topBF16
 	softmax       func(x *float32, n int, least float32) (most, sum float32)
@@ -33,10 +32,15 @@ type (
 	// fewFunc writes oj[streams*i+r] = qj . the row at i*step+r*stride, for i <
 	// n and r < streams.
 	fewFunc = func(q0, q1, q2, q3 *float32, rows *byte, stride, step, n, dim int, o0, o1, o2, o3 *float32)
-	// mixFunc adds the sum of wj[i] * row i, i < n, to accj, and asks for
-	// as much memory that lies ahead bytes after the rows.
-	mixFunc = func(w0, w1, w2, w3 *float32, rows *byte, ahead, n, dim int, acc0, acc1, acc2, acc3 *float32)
+	// mixFunc adds the sum of wj[streams*i+r] * the row at i*step+r*stride, for
+	// i < n and r < streams, to accj.
+	mixFunc = func(w0, w1, w2, w3 *float32, rows *byte, stride, step, n, dim int, acc0, acc1, acc2, acc3 *float32)
 )
+
+// streams is how many rows that lie apart fewFunc and mixFunc read at once:
+// the hardware foresees several streams of memory, each at its own pace, and
+// together they are faster than one.
+const streams = 4
 
 // maxTileRows and maxTile are the most rows, and results, that a tile of any
 // level has.

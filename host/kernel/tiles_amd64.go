@@ -1,7 +1,7 @@
 package kernel
 
 var tilesAVX2 = tileOps{
-	rows: 6, columns: 16, packed: 16, streams: [3]int{4, 4, 2},
+	rows: 6, columns: 16, packed: 16,
 	mul:  []tileFunc{tile1AVX2, tile2AVX2, tile3AVX2, tile4AVX2, tile5AVX2, tile6AVX2},
 	top:  tileTopAVX2,
 	pack: [3]packFunc{F32: packF32AVX2, BF16: packBF16AVX2, F16: packF16AVX2},
@@ -19,7 +19,7 @@ var tilesAVX2 = tileOps{
 }
 
 var tilesAVX512 = tileOps{
-	rows: 12, columns: 32, packed: 48, streams: [3]int{4, 4, 4},
+	rows: 12, columns: 32, packed: 48,
 	mul: []tileFunc{
 		tile1AVX512, tile2AVX512, tile3AVX512, tile4AVX512, tile5AVX512, tile6AVX512,
 		tile7AVX512, tile8AVX512, tile9AVX512, tile10AVX512, tile11AVX512, tile12AVX512,

@@ -378,7 +378,7 @@ func (l *level) transpose(store func(s int, v, tmp VecPhysical), ready func()) {
 func (l *level) few(t dtype, nq int) {
 	begin(fmt.Sprintf("few%d%s%s", nq, t.name, l.name),
 		"(q0, q1, q2, q3 *float32, rows *byte, stride, step, n, dim int, o0, o1, o2, o3 *float32)",
-		fmt.Sprintf("writes oj[%d*i+r] = qj . the row at i*step+r*stride for j < %d, r < %d and i < n; dim > 0 columns, stride and step are in bytes.", l.fewRows(nq), nq, l.fewRows(nq)))
+		fmt.Sprintf("writes oj[%d*i+r] = qj . the row at i*step+r*stride for j < %d, r < %d and i < n; dim > 0 columns, stride and step are in bytes.", streams, nq, streams))
 	d := &dotter{level: l, t: t, nq: nq}
 	for j := range nq {
 		d.q = append(d.q, load(fmt.Sprintf("q%d", j)))
@@ -386,11 +386,15 @@ func (l *level) few(t dtype, nq int) {
 	if l.wide() {
 		tailMask(mem("dim"), l.lanes)
 	}
-	rows := l.fewRows(nq)
+	rows := streams
+	if !l.wide() && nq == 4 {
+		rows = 2 // as many as there are registers for
+	}
 	d.base, d.stride = load("rows"), load("stride")
 	d.i, d.k = GP64(), GP64()
-	for range rows {
-		d.r = append(d.r, GP64())
+	var row []GPVirtual
+	for range streams {
+		row = append(row, GP64())
 	}
 	t32 := GP32()
 	inner := func(rows int, label string) {
@@ -453,30 +457,28 @@ func (l *level) few(t dtype, nq int) {
 	Label("block")
 	DECQ(left)
 	JLT(LabelRef("done"))
-	MOVQ(d.base, d.r[0])
-	for r := 1; r < rows; r++ {
-		LEAQ(Mem{Base: d.r[r-1], Index: d.stride, Scale: 1}, d.r[r])
+	MOVQ(d.base, row[0])
+	for r := 1; r < streams; r++ {
+		LEAQ(Mem{Base: row[r-1], Index: d.stride, Scale: 1}, row[r])
 	}
 	ADDQ(mem("step"), d.base)
-	inner(rows, "block")
-	d.store(rows)
-	ADDQ(U8(rows), d.i)
+	for r := 0; r < streams; r += rows {
+		d.r = row[r : r+rows]
+		inner(rows, fmt.Sprintf("rows%d", r))
+		d.store(rows)
+		ADDQ(U8(rows), d.i)
+	}
 	JMP(LabelRef("block"))
 	Label("done")
 	done()
 }
 
+// streams is how many rows apart are read together.
+const streams = 4
+
 // farAhead is how many bytes ahead a stream is asked for: half a page, where
 // the hardware begins anew with every page.
 const farAhead = 2048
-
-// fewRows is how many rows meet nq vectors at once.
-func (l *level) fewRows(nq int) int {
-	if !l.wide() && nq == 4 {
-		return 2
-	}
-	return 4
-}
 
 // narrow generates rounding to bf16, to the nearest, with ties to even.
 func (l *level) narrow() {
@@ -499,8 +501,8 @@ func (l *level) narrow() {
 // is read and widened once for all of them.
 func (l *level) mix(t dtype, nq int) {
 	begin(fmt.Sprintf("mix%d%s%s", nq, t.name, l.name),
-		"(w0, w1, w2, w3 *float32, rows *byte, ahead, n, dim int, acc0, acc1, acc2, acc3 *float32)",
-		fmt.Sprintf("adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < %d, and asks for as many bytes ahead of the rows.", nq))
+		"(w0, w1, w2, w3 *float32, rows *byte, stride, step, n, dim int, acc0, acc1, acc2, acc3 *float32)",
+		fmt.Sprintf("adds the sum of wj[%d*i+r] * the row at i*step+r*stride over i < n and r < %d to accj for j < %d; dim > 0 columns, stride and step are in bytes.", streams, streams, nq))
 	if l.wide() {
 		tailMask(mem("dim"), l.lanes)
 	}
@@ -508,11 +510,8 @@ func (l *level) mix(t dtype, nq int) {
 	for j := range nq {
 		w = append(w, load(fmt.Sprintf("w%d", j)))
 	}
-	base, stride := load("rows"), load("dim")
-	SHLQ(U8(map[int]int{2: 1, 4: 2}[t.size]), stride)
-	c, i, row := GP64(), GP64(), GP64()
-	next := load("ahead")
-	ADDQ(base, next)
+	stride := load("stride")
+	base, c, i, row := GP64(), GP64(), GP64(), GP64()
 	t32 := GP32()
 	XORQ(c, c)
 	const (
@@ -549,27 +548,31 @@ func (l *level) mix(t dtype, nq int) {
 			}
 		}
 		XORQ(i, i)
-		MOVQ(base, row)
+		MOVQ(mem("rows"), base)
+		MOVQ(mem("n"), left)
 		Label(label + "_rows")
-		CMPQ(i, mem("n"))
-		JGE(LabelRef(label + "_store"))
-		if part == whole {
-			for line := 0; line < columns*t.size; line += 64 {
-				PREFETCHT1(Mem{Base: next, Disp: line})
+		DECQ(left)
+		JLT(LabelRef(label + "_store"))
+		MOVQ(base, row)
+		for r := range streams {
+			if part == whole {
+				for line := 0; line < columns*t.size; line += 64 {
+					PREFETCHT1(t.at(row, c).Offset(farAhead + line))
+				}
 			}
-			ADDQ(I32(columns*t.size), next)
-		}
-		for j := range nq {
-			VBROADCASTSS(f32.at(w[j], i), l.v(weight(j)))
-		}
-		for v := range vectors {
-			read(t, t.at(row, c).Offset(v*l.lanes*t.size), value(v))
 			for j := range nq {
-				VFMADD231PS(l.v(value(v)), l.v(weight(j)), l.v(sum(j, v)))
+				VBROADCASTSS(f32.at(w[j], i).Offset(4*r), l.v(weight(j)))
 			}
+			for v := range vectors {
+				read(t, t.at(row, c).Offset(v*l.lanes*t.size), value(v))
+				for j := range nq {
+					VFMADD231PS(l.v(value(v)), l.v(weight(j)), l.v(sum(j, v)))
+				}
+			}
+			ADDQ(stride, row)
 		}
-		ADDQ(stride, row)
-		INCQ(i)
+		ADDQ(mem("step"), base)
+		ADDQ(U8(streams), i)
 		JMP(LabelRef(label + "_rows"))
 		Label(label + "_store")
 		for j := range nq {

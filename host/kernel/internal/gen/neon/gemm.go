@@ -207,12 +207,12 @@ func (a *asm) pack(t dtype) {
 	a.op("RET")
 }
 
-// mix generates the weighted sums of n stored rows for several queries: a row
-// is read and widened once for all of them.
+// mix generates the weighted sums of stored rows, which lie in streams, for
+// several queries: a row is read and widened once for all of them.
 func (a *asm) mix(t dtype, nq int) {
 	a.begin(fmt.Sprintf("mix%d%sNEON", nq, t.name), "",
-		fmt.Sprintf("adds the sum of wj[i] * row i over i < n to accj (dim > 0 columns) for j < %d, and asks for what lies ahead bytes after the rows.", nq),
-		"w0 *float32", "w1 *float32", "w2 *float32", "w3 *float32", "rows *byte", "ahead int", "n int", "dim int",
+		fmt.Sprintf("adds the sum of wj[%d*i+r] * the row at i*step+r*stride (bytes) over i < n and r < %[1]d to accj (dim > 0 columns) for j < %d.", streams, nq),
+		"w0 *float32", "w1 *float32", "w2 *float32", "w3 *float32", "rows *byte", "stride int", "step int", "n int", "dim int",
 		"acc0 *float32", "acc1 *float32", "acc2 *float32", "acc3 *float32")
 	var w, acc []gp
 	for j := range nq {
@@ -220,14 +220,13 @@ func (a *asm) mix(t dtype, nq int) {
 		acc = append(acc, a.load(fmt.Sprintf("acc%d", j)))
 	}
 	base, n, left := a.load("rows"), a.load("n"), a.load("dim")
-	stride, row, i, at := a.reg(), a.reg(), a.reg(), a.reg()
-	ahead, asked := a.load("ahead"), a.reg()
-	a.bytes(t, left, stride)
+	stride, step := a.load("stride"), a.load("step")
+	block, row, at, i := a.reg(), a.reg(), a.reg(), a.reg()
 	a.setup(t)
 	a.op("CBZ", n, "done")
 
-	// Sixteen sums at most, then a weight a query, then values.
-	const weight, value = 16, 20
+	// Sixteen sums at most, then the weights of each query, then values.
+	const weights, value = 16, 20
 	blocks := []int{4, 1}
 	for columns := 8; columns <= 64/nq; columns *= 2 {
 		blocks = append([]int{columns}, blocks...)
@@ -252,35 +251,35 @@ func (a *asm) mix(t dtype, nq int) {
 				a.ldp(sum(j, v), sum(j, v+1), acc[j], 16*v)
 			}
 		}
-		a.op("MOVD", base, row)
+		a.op("MOVD", base, block)
 		a.op("MOVD", n, i)
-		a.label(here + "_row")
+		a.label(here + "_rows")
 		for j := range nq {
-			a.ldrNext(4, weight+j, w[j])
+			a.ldrNext(4*streams, weights+j, w[j])
 		}
-		a.op("MOVD", row, at)
-		a.op("ADD", stride, row)
-		if columns*t.size >= line {
-			a.op("ADD", ahead, at, asked)
-			for l := 0; l < columns*t.size; l += line {
-				a.prefetchLine(asked, l)
+		a.op("MOVD", block, row)
+		for r := range streams {
+			a.op("MOVD", row, at)
+			if r+1 < streams {
+				a.op("ADD", stride, row)
 			}
-		}
-		for v := 0; v < vectors; v += 2 {
-			x, width := value+v%8, min(2, vectors-v)
-			if columns < 8 {
-				a.read(t, columns, x, at)
-			} else {
-				a.eight(t, x, x+1, at)
-			}
-			for j := range nq {
-				for h := range width {
-					a.lane("fmla", sum(j, v+h), x+h, weight+j, 0)
+			for v := 0; v < vectors; v += 2 {
+				x, width := value+v%8, min(2, vectors-v)
+				if columns < 8 {
+					a.read(t, columns, x, at)
+				} else {
+					a.eight(t, x, x+1, at)
+				}
+				for j := range nq {
+					for h := range width {
+						a.lane("fmla", sum(j, v+h), x+h, weights+j, r)
+					}
 				}
 			}
 		}
+		a.op("ADD", step, block)
 		a.op("SUBS", 1, i, i)
-		a.op("BNE", here+"_row")
+		a.op("BNE", here+"_rows")
 		for j := range nq {
 			if columns < 8 {
 				a.strNext(4*columns, sum(j, 0), acc[j])

@@ -76,8 +76,11 @@ type access int
 const (
 	inRange   access = iota // one after the other
 	inList                  // by ids
-	inStreams               // as many as a block has, stride bytes apart
+	inStreams               // four at a time, stride bytes apart
 )
+
+// streams is how many rows in streams are read at once.
+const streams = 4
 
 // dots generates the inner products of nq queries with n rows. A block of
 // rows meets all queries in registers: one accumulator for each pair, filled
@@ -99,9 +102,9 @@ func (a *asm) dots(t dtype, nq int, by access) {
 		name, what = name+"List", fmt.Sprintf("oj[i] = qj . row ids[i] for j < %d", nq)
 	case inStreams:
 		params = append(params, "stride int", "step int")
-		blocks = blocks[:1]
+		blocks = []int{streams}
 		name = fmt.Sprintf("few%d%s", nq, t.name)
-		what = fmt.Sprintf("oj[%d*i+r] = qj . the row at i*step+r*stride (bytes) for j < %[2]d, r < %[1]d", blocks[0], nq)
+		what = fmt.Sprintf("oj[%d*i+r] = qj . the row at i*step+r*stride (bytes) for j < %d, r < %[1]d", streams, nq)
 	}
 	a.begin(name+"NEON", "", "writes "+what+" and i < n; dim > 0 columns.",
 		append(params, "n int", "dim int", "o0 *float32", "o1 *float32", "o2 *float32", "o3 *float32")...)
