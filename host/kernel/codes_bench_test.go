@@ -80,7 +80,7 @@ func BenchmarkCodesScan(b *testing.B) {
 					for j := range least {
 						s.Set(heads[0].codes[bits].coder, heads[0].queries[:nq])
 						out := outputs(nq, n)
-						heads[0].codes[bits].Estimate(&s, 0, n, out)
+						heads[0].codes[bits].Bound(&s, 0, n, out)
 						least[j] = kthLargest(out[j], n/80, 0)
 					}
 					eachLevel(b, float64(n*nq), "key-query", func() {
@@ -88,7 +88,7 @@ func BenchmarkCodesScan(b *testing.B) {
 						i++
 						s.Set(h.codes[bits].coder, heads[0].queries[:nq])
 						for j := range into {
-							into[j].IDs, into[j].Estimates = into[j].IDs[:0], into[j].Estimates[:0]
+							into[j].IDs, into[j].Bounds = into[j].IDs[:0], into[j].Bounds[:0]
 						}
 						if h.codes[bits].Scan(&s, 0, n, 0, least, into, ps, 0.1) != n {
 							b.Fatal("too many candidates")
@@ -119,7 +119,7 @@ func BenchmarkCodesEstimateCached(b *testing.B) {
 			b.Run(fmt.Sprintf("bits%d/queries%d", bits, nq), func(b *testing.B) {
 				eachLevel(b, float64(n*nq), "key-query", func() {
 					for i := 0; i < n; i += chunkKeys {
-						codes.estimateBlocks(&s, i/blockKeys, chunkKeys/blockKeys, &out)
+						codes.estimateBlocks(&s, i/blockKeys, chunkKeys/blockKeys, false, &out)
 					}
 				})
 			})
@@ -133,7 +133,7 @@ func BenchmarkTwoStage(b *testing.B) {
 	const k, nq = 100, 4
 	for _, hard := range []bool{false, true} {
 		for bits := 1; bits <= 4; bits++ {
-			for _, share := range []float64{0.005, 0.01, 0.0125, 0.02, 0.03} {
+			for _, share := range []float64{0.0025, 0.005, 0.01, 0.02} {
 				name := fmt.Sprintf("hard=%v/bits%d/want%g%%", hard, bits, 100*share)
 				for _, l := range levels[1:] {
 					b.Run(name+"/"+l.name, func(b *testing.B) {
@@ -190,8 +190,8 @@ func BenchmarkTwoStage(b *testing.B) {
 	}
 }
 
-// The share of the 100 best of 131072 keys that is among the best-estimated
-// R of them, for 16 queries: no time, but what a time is worth.
+// The share of the 100 best of 131072 keys that is among the R of
+// them with the best bounds, for 16 queries: no time, but what a time is worth.
 func BenchmarkCodesRecall(b *testing.B) {
 	const n, k, queries = 1 << 17, 100, 16
 	for _, dim := range []int{64, 128} {
@@ -208,10 +208,10 @@ func BenchmarkCodesRecall(b *testing.B) {
 						var s CodeQueries
 						for j := 0; j < queries; j += MaxQueries {
 							s.Set(c, qs[j:j+MaxQueries])
-							codes.Estimate(&s, 0, n, out[j:])
+							codes.Bound(&s, 0, n, out[j:])
 						}
 					}
-					for _, percent := range []float64{0.5, 1, 2, 3, 5} {
+					for _, percent := range []float64{0.25, 0.5, 1, 2, 3, 5} {
 						found := 0
 						for j := range qs {
 							least := kthLargest(out[j], int(n*percent/100), 0)

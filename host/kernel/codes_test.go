@@ -124,11 +124,6 @@ func digit(c *Codes, key, dim int) int {
 	return read(group+d/per, bits, d%per)
 }
 
-func scaleOf(c *Codes, key int) float32 {
-	size := c.coder.blockBytes()
-	return math.Float32frombits(binary.LittleEndian.Uint32(c.mem[(key/16+1)*size-64+key%16*4:]))
-}
-
 // Estimates are what the documented layout says, from digits read one by
 // one; the integer part exactly, so the whole to the bit. Every level, bit
 // width, number of queries and any range.
@@ -169,6 +164,8 @@ func TestEstimate(t *testing.T) {
 					}
 				}
 				codes.Estimate(&s, lo, hi, out)
+				bounds := outputs(nq, hi-lo)
+				codes.Bound(&s, lo, hi, bounds)
 				for j := range nq {
 					p := &s.list[j]
 					for i := lo; i < hi; i++ {
@@ -176,9 +173,13 @@ func TestEstimate(t *testing.T) {
 						for d, q := range p.ints {
 							sum += int(q) * digit(codes, i, d)
 						}
-						want := (float32(sum) - p.centre) * scaleOf(codes, i)
+						want := (float32(sum) - p.centre) * codes.scale(i)
 						if got := out[j][i-lo]; got != want {
 							t.Fatalf("dim %d, %d bits, %d queries: query %d, key %d: %v, want %v", dim, bits, nq, j, i, got, want)
+						}
+						want = (float32(sum) - (p.centre - p.margin)) * codes.scale(i)
+						if got := bounds[j][i-lo]; got != want {
+							t.Fatalf("dim %d, %d bits, %d queries: query %d, key %d: bound %v, want %v", dim, bits, nq, j, i, got, want)
 						}
 					}
 				}
@@ -189,6 +190,7 @@ func TestEstimate(t *testing.T) {
 
 // How far estimates lie from inner products, relative to |q| |k - mean|: the
 // root mean square over Gaussian keys, some with heavy tails, and the bias.
+// Bounds lie two deviations higher: one inner product in 44 is above its own.
 // For unit vectors the error is sqrt((1/cos^2 - 1) / dim), cos being that of
 // the angle between key and code; cos^2 is about 1 - D for the distortion D of the
 // quantiser (Max 1960: .363, .119, .0374, .0115).
@@ -199,17 +201,19 @@ func TestEstimateError(t *testing.T) {
 			r := rand.New(rand.NewPCG(44, uint64(dim)))
 			keys := store(BF16, random(r, n*dim), dim)
 			exact := wide(keys)
-			var qs, out [][]float32
+			var qs [][]float32
 			for range queries {
-				qs, out = append(qs, random(r, dim)), append(out, make([]float32, n))
+				qs = append(qs, random(r, dim))
 			}
+			out, bounds := outputs(queries, n), outputs(queries, n)
 			for bits, most := range map[int]float64{1: 0.80, 2: 0.38, 3: 0.21, 4: 0.12} {
 				c := NewCoder(NewRotation(dim, 3), bits, keys)
 				codes := coded(t, c, keys, 0)
 				var s CodeQueries
 				s.Set(c, qs)
 				codes.Estimate(&s, 0, n, out)
-				var squares, slope, norm float64
+				codes.Bound(&s, 0, n, bounds)
+				var squares, slope, norm, above float64
 				for j, q := range qs {
 					qq, _ := dot64(q, widened64(q))
 					scale, offset := s.Unit(j)
@@ -223,6 +227,9 @@ func TestEstimateError(t *testing.T) {
 						got := float64(scale*out[j][i]+offset) - (dotOf(q, c.mean))
 						e := (got - want) / math.Sqrt(qq*kk) * math.Sqrt(float64(dim))
 						squares += e * e
+						if want > float64(scale*bounds[j][i]+offset)-dotOf(q, c.mean) {
+							above += 1.0 / n / queries
+						}
 						slope += got * want
 						norm += want * want
 					}
@@ -230,6 +237,9 @@ func TestEstimateError(t *testing.T) {
 				rms := math.Sqrt(squares / n / queries)
 				if rms > most || rms < most/2 {
 					t.Errorf("dim %d, %d bits: estimates err by %.3f / sqrt(dim), expected at most %.3f and more than half", dim, bits, rms, most)
+				}
+				if above < 0.01 || above > 0.04 {
+					t.Errorf("dim %d, %d bits: %.3f of the inner products lie above their bounds", dim, bits, above)
 				}
 				if b := slope / norm; math.Abs(b-1) > 0.02 {
 					t.Errorf("dim %d, %d bits: estimates are %.3f of the inner products on average", dim, bits, b)
@@ -377,8 +387,9 @@ func checkScan(t *testing.T, codes *Codes, qs [][]float32, lo, hi int, share flo
 	var s CodeQueries
 	s.Set(codes.coder, qs)
 	nq := len(qs)
-	all := outputs(nq, hi-lo)
-	codes.Estimate(&s, lo, hi, all)
+	all, estimates := outputs(nq, hi-lo), outputs(nq, hi-lo)
+	codes.Bound(&s, lo, hi, all)
+	codes.Estimate(&s, lo, hi, estimates)
 	const first, scale = 1000, 0.2
 	least, rest := make([]float32, nq), make([]Partial, nq)
 	for j := range nq {
@@ -388,14 +399,14 @@ func checkScan(t *testing.T, codes *Codes, qs [][]float32, lo, hi int, share flo
 	got, into := make([]Candidates, nq), lists(nq, room)
 	for next := lo; ; {
 		for j := range into {
-			into[j].IDs, into[j].Estimates = guarded(t, into[j].IDs[:cap(into[j].IDs)])[:0], guarded(t, into[j].Estimates[:cap(into[j].Estimates)])[:0]
+			into[j].IDs, into[j].Bounds = guarded(t, into[j].IDs[:cap(into[j].IDs)])[:0], guarded(t, into[j].Bounds[:cap(into[j].Bounds)])[:0]
 		}
 		from := next
 		next = codes.Scan(&s, from, hi, first, least, into, rest, scale)
 		for j := range into {
 			got[j].IDs = append(got[j].IDs, into[j].IDs...)
-			got[j].Estimates = append(got[j].Estimates, into[j].Estimates...)
-			into[j].IDs, into[j].Estimates = into[j].IDs[:0], into[j].Estimates[:0]
+			got[j].Bounds = append(got[j].Bounds, into[j].Bounds...)
+			into[j].IDs, into[j].Bounds = into[j].IDs[:0], into[j].Bounds[:0]
 		}
 		if next == hi {
 			break
@@ -410,12 +421,12 @@ func checkScan(t *testing.T, codes *Codes, qs [][]float32, lo, hi int, share flo
 		a, b := s.Unit(j)
 		for i, e := range all[j] {
 			if e >= least[j] {
-				want.IDs, want.Estimates = append(want.IDs, uint32(first+lo+i)), append(want.Estimates, e)
+				want.IDs, want.Bounds = append(want.IDs, uint32(first+lo+i)), append(want.Bounds, e)
 			} else if e == e {
-				mass += math.Exp(scale * (float64(a)*float64(e) + float64(b)))
+				mass += math.Exp(scale * (float64(a)*float64(estimates[j][i]) + float64(b)))
 			}
 		}
-		if !slices.Equal(got[j].IDs, want.IDs) || !slices.Equal(got[j].Estimates, want.Estimates) {
+		if !slices.Equal(got[j].IDs, want.IDs) || !slices.Equal(got[j].Bounds, want.Bounds) {
 			t.Fatalf("keys [%d, %d), query %d: %d candidates, want %d", lo, hi, j, len(got[j].IDs), len(want.IDs))
 		}
 		if lse := float64(rest[j].LSE()); math.Abs(lse-math.Log(mass)) > 1e-4*(1+math.Abs(math.Log(mass))) && (mass > 0 || !math.IsInf(lse, -1)) {

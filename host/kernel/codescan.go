@@ -1,8 +1,10 @@
 package kernel
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
+	"unsafe"
 )
 
 // CodeQueries are 1 to [MaxQueries] queries made ready for reading codes:
@@ -15,17 +17,27 @@ type CodeQueries struct {
 	list  [MaxQueries]codeQuery
 	row   []float32
 	chunk [MaxQueries][]float32 // estimates of a stretch of keys
+	scale []float32             // and the keys' scales
 }
 
 type codeQuery struct {
 	ints          []int8
 	centre        float32 // what is taken off q . digits
+	margin        float32 // what a bound lies above an estimate, in scales
 	scale, offset float32
 }
 
 // chunkKeys is the number of keys whose estimates are made before they are
 // looked at: for four queries they fill half of a first-level cache.
 const chunkKeys = 1024
+
+// A bound lies two standard deviations above the estimate. The error of a
+// rotated coordinate is .30 to .33 of a grid step, for Gaussian coordinates and any
+// number of bits; those of all coordinates add up like a random walk.
+const (
+	boundDeviations = 2
+	stepError       = 0.32
+)
 
 // Set prepares queries, f32 of the coder's dimension, for codes of the coder.
 func (s *CodeQueries) Set(c *Coder, qs [][]float32) {
@@ -62,15 +74,17 @@ func (s *CodeQueries) Set(c *Coder, qs [][]float32) {
 		if !(inv <= math.MaxFloat32) {
 			inv = 0 // nothing to tell keys apart by
 		}
-		sum := 0
+		sum, squares := 0, 0
 		for i, v := range s.row {
 			p.ints[i] = 0
 			if inv > 0 {
 				p.ints[i] = int8(math.RoundToEven(float64(min(max(v*inv, -127), 127))))
 			}
 			sum += int(p.ints[i])
+			squares += int(p.ints[i]) * int(p.ints[i])
 		}
 		p.centre = float32(sum) * c.centre()
+		p.margin = float32(boundDeviations * stepError * math.Sqrt(float64(squares)))
 	}
 }
 
@@ -84,28 +98,34 @@ func (s *CodeQueries) Unit(j int) (scale, offset float32) {
 	return s.list[j].scale, s.list[j].offset
 }
 
-// estimateBlocks writes the estimates of n blocks from block b on.
-func (c *Codes) estimateBlocks(s *CodeQueries, b, n int, out *[MaxQueries][]float32) {
+// estimateBlocks writes estimates, or their bounds, of n blocks from block b on.
+func (c *Codes) estimateBlocks(s *CodeQueries, b, n int, bound bool, out *[MaxQueries][]float32) {
 	size := c.coder.blockBytes()
 	mem := c.mem[b*size:][:n*size]
 	if n == 0 {
 		return
+	}
+	var centres [MaxQueries]float32
+	for j := range s.n {
+		centres[j] = s.list[j].centre
+		if bound {
+			centres[j] -= s.list[j].margin
+		}
 	}
 	forms := &coding().estimate[c.coder.bits-1]
 	for j := 0; j < s.n; j += 4 {
 		// A missing query is the last one again: its results are written twice.
 		m := min(3, s.n-1-j)
 		j1, j2, j3 := j+min(1, m), j+min(2, m), j+min(3, m)
-		q0, q1, q2, q3 := &s.list[j], &s.list[j1], &s.list[j2], &s.list[j3]
-		forms[min(m, 2)](&q0.ints[0], &q1.ints[0], &q2.ints[0], &q3.ints[0], q0.centre, q1.centre, q2.centre, q3.centre,
-			&mem[0], n, c.coder.groups(),
+		forms[min(m, 2)](&s.list[j].ints[0], &s.list[j1].ints[0], &s.list[j2].ints[0], &s.list[j3].ints[0],
+			centres[j], centres[j1], centres[j2], centres[j3], &mem[0], n, c.coder.groups(),
 			first(out[j], n*blockKeys), first(out[j1], n*blockKeys), first(out[j2], n*blockKeys), first(out[j3], n*blockKeys))
 	}
 }
 
 // each calls f for stretches [lo, lo+n) of the keys [lo, hi) with their
-// estimates in s.chunk[j][at:at+n]; it ends when f returns false.
-func (c *Codes) each(s *CodeQueries, lo, hi int, f func(lo, n, at int) bool) {
+// estimates, or bounds, in s.chunk[j][at:at+n]; it ends when f returns false.
+func (c *Codes) each(s *CodeQueries, lo, hi int, bound bool, f func(lo, n, at int) bool) {
 	if s.coder != c.coder {
 		panic("codes: queries prepared for another coder")
 	}
@@ -115,7 +135,7 @@ func (c *Codes) each(s *CodeQueries, lo, hi int, f func(lo, n, at int) bool) {
 	for lo < hi {
 		at := lo % blockKeys
 		n := min(hi-lo, chunkKeys-at)
-		c.estimateBlocks(s, lo/blockKeys, (at+n+blockKeys-1)/blockKeys, &s.chunk)
+		c.estimateBlocks(s, lo/blockKeys, (at+n+blockKeys-1)/blockKeys, bound, &s.chunk)
 		if !f(lo, n, at) {
 			return
 		}
@@ -128,8 +148,20 @@ func (c *Codes) each(s *CodeQueries, lo, hi int, f func(lo, n, at int) bool) {
 // keys that have none. It panics when the range is not within the keys. All
 // levels give the same bits.
 func (c *Codes) Estimate(s *CodeQueries, lo, hi int, out [][]float32) {
+	c.write(s, lo, hi, false, out)
+}
+
+// Bound writes what Estimate does, raised by two standard deviations of the
+// estimate's error, which is in proportion to a key's distance from the mean.
+// Among keys of one estimate those far out are the more likely to be among the best,
+// so candidates are chosen by their bounds, as in RaBitQ.
+func (c *Codes) Bound(s *CodeQueries, lo, hi int, out [][]float32) {
+	c.write(s, lo, hi, true, out)
+}
+
+func (c *Codes) write(s *CodeQueries, lo, hi int, bound bool, out [][]float32) {
 	start := lo
-	c.each(s, lo, hi, func(lo, n, at int) bool {
+	c.each(s, lo, hi, bound, func(lo, n, at int) bool {
 		for j := range s.n {
 			copy(out[j][lo-start:][:n], s.chunk[j][at:])
 		}
@@ -137,18 +169,18 @@ func (c *Codes) Estimate(s *CodeQueries, lo, hi int, out [][]float32) {
 	})
 }
 
-// Candidates are keys whose estimates reached a threshold, by increasing id.
-// IDs and Estimates have one length; their capacities bound what a scan adds.
+// Candidates are keys whose bounds reached a threshold, by increasing id. IDs
+// and Bounds have one length; their capacities limit what a scan adds.
 type Candidates struct {
-	IDs       []uint32
-	Estimates []float32
+	IDs    []uint32
+	Bounds []float32
 }
 
-// Scan appends the keys in [lo, hi) whose estimates are at least least[j] to
-// into[j], with first added to their ids. Keys without an estimate are never
-// among them. It stops at a multiple of 16 before keys for which some list
-// might lack room, and returns the key where to go on: hi when all is done, lo
-// when a list has room for fewer than 16.
+// Scan appends the keys in [lo, hi) whose bounds ([Codes.Bound]) are at least
+// least[j] to into[j], with first added to their ids. Keys without an estimate
+// are never among them. It stops at a multiple of 16 before keys for which
+// some list might lack room, and returns the key where to go on: hi when all
+// is done, lo when a list has room for fewer than 16.
 //
 // When rest is not nil, the keys scanned and not taken add exp(scale * q.k),
 // q.k as estimated, to the state rest[j] (Max and Sum; Acc is empty): the
@@ -157,28 +189,34 @@ type Candidates struct {
 func (c *Codes) Scan(s *CodeQueries, lo, hi int, first uint32, least []float32, into []Candidates, rest []Partial, scale float32) int {
 	o := coding()
 	next := lo
-	c.each(s, lo, hi, func(lo, n, at int) bool {
+	c.each(s, lo, hi, true, func(lo, n, at int) bool {
+		if rest != nil {
+			c.readScales(lo/blockKeys, (at+n+blockKeys-1)/blockKeys, s)
+		}
 		for n > 0 {
 			room := n
 			for j := range s.n {
-				room = min(room, cap(into[j].IDs)-len(into[j].IDs), cap(into[j].Estimates)-len(into[j].Estimates))
+				room = min(room, cap(into[j].IDs)-len(into[j].IDs), cap(into[j].Bounds)-len(into[j].Bounds))
 			}
 			if room < n {
-				// Up to the end of a block.
 				room -= (at + room) % blockKeys
 			}
 			if room <= 0 {
 				return false
 			}
 			for j := range s.n {
-				l, e := &into[j], &s.chunk[j][at]
-				if rest != nil {
-					rest[j].addEstimates(s, j, s.chunk[j][at:at+room], least[j], scale)
-				}
+				l, x := &into[j], s.chunk[j][at:at+room]
 				m := len(l.IDs)
-				ids, values := l.IDs[:m+room], l.Estimates[:m+room]
-				m += o.takeAtLeast(e, room, first+uint32(lo), least[j], &ids[m], &values[m])
-				l.IDs, l.Estimates = l.IDs[:m], l.Estimates[:m]
+				ids, bounds := l.IDs[:m+room], l.Bounds[:m+room]
+				taken := o.takeAtLeast(&x[0], room, first+uint32(lo), least[j], &ids[m], &bounds[m])
+				l.IDs, l.Bounds = l.IDs[:m+taken], l.Bounds[:m+taken]
+				if rest != nil {
+					for _, id := range l.IDs[m:] {
+						x[id-first-uint32(lo)] = float32(math.NaN())
+					}
+					axpy(-s.list[j].margin, s.scale[at:at+room], x)
+					rest[j].addEstimates(s, j, x, scale)
+				}
 			}
 			lo, n, at = lo+room, n-room, at+room
 			next = lo
@@ -188,11 +226,28 @@ func (c *Codes) Scan(s *CodeQueries, lo, hi int, first uint32, least []float32, 
 	return next
 }
 
-// addEstimates adds the mass of the estimates x of query j that are below
-// limit.
-func (p *Partial) addEstimates(s *CodeQueries, j int, x []float32, limit, scale float32) {
+// readScales copies the scales of n blocks from block b on to s.scale.
+func (c *Codes) readScales(b, n int, s *CodeQueries) {
+	if s.scale == nil {
+		s.scale = make([]float32, chunkKeys)
+	}
+	size := c.coder.blockBytes()
+	for i := range n {
+		scales := c.mem[(b+i+1)*size-wordBytes:][:wordBytes]
+		copy(s.scale[i*blockKeys:], unsafe.Slice((*float32)(unsafe.Pointer(&scales[0])), blockKeys))
+	}
+}
+
+// scale returns the scale of key i.
+func (c *Codes) scale(i int) float32 {
+	size := c.coder.blockBytes()
+	return math.Float32frombits(binary.LittleEndian.Uint32(c.mem[(i/blockKeys+1)*size-wordBytes+i%blockKeys*4:]))
+}
+
+// addEstimates adds the mass of the estimates x of query j; NaN has none.
+func (p *Partial) addEstimates(s *CodeQueries, j int, x []float32, scale float32) {
 	a, b := s.Unit(j)
-	p.addBelow(x, limit, scale*a, scale*b)
+	p.addBelow(x, float32(math.Inf(1)), scale*a, scale*b)
 }
 
 // addBelow adds exp(a*v + b) for each v of x that is below limit; a >= 0.

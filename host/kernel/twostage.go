@@ -111,9 +111,9 @@ func (t *TwoStage) short(n, k int) bool {
 
 func (c *Candidates) reset(room int) {
 	if cap(c.IDs) < room {
-		c.IDs, c.Estimates = make([]uint32, room), make([]float32, room)
+		c.IDs, c.Bounds = make([]uint32, room), make([]float32, room)
 	}
-	c.IDs, c.Estimates = c.IDs[:0], c.Estimates[:0]
+	c.IDs, c.Bounds = c.IDs[:0], c.Bounds[:0]
 }
 
 // addAll makes candidates of all keys; places count over the parts.
@@ -137,7 +137,7 @@ const (
 	runKeys      = 4 * blockKeys // that lie together
 )
 
-// chooseThresholds estimates keys in evenly spaced runs and sets each query's
+// chooseThresholds bounds keys in evenly spaced runs and sets each query's
 // threshold so that about want of the n keys reach it.
 func (t *TwoStage) chooseThresholds(parts []CodedKeys, n, want int) {
 	keys := min(max(sampleWanted*(n/want), leastSample), mostSample, n)
@@ -152,7 +152,7 @@ func (t *TwoStage) chooseThresholds(parts []CodedKeys, n, want int) {
 		run, end := p.Lo/runKeys+skip, (p.Hi+runKeys-1)/runKeys
 		for ; run < end; run += step {
 			t.prefetchRun(p.Codes, run+step)
-			p.Codes.each(s, max(run*runKeys, p.Lo), min((run+1)*runKeys, p.Hi), func(lo, n, at int) bool {
+			p.Codes.each(s, max(run*runKeys, p.Lo), min((run+1)*runKeys, p.Hi), true, func(lo, n, at int) bool {
 				for j := range s.n {
 					t.sample[j] = append(t.sample[j], s.chunk[j][at:at+n]...)
 				}
@@ -194,7 +194,7 @@ func (t *TwoStage) scan(parts []CodedKeys, want int, rest []Partial, scale float
 					if rest != nil {
 						r = &rest[j]
 					}
-					t.keepBest(j, want, r, scale)
+					t.keepBest(j, want, parts, r, scale)
 				}
 			}
 		}
@@ -204,29 +204,40 @@ func (t *TwoStage) scan(parts []CodedKeys, want int, rest []Partial, scale float
 
 // keepBest drops all but the want best candidates of query j, of equal ones
 // the later, and raises the threshold above what was dropped.
-func (t *TwoStage) keepBest(j, want int, rest *Partial, scale float32) {
+func (t *TwoStage) keepBest(j, want int, parts []CodedKeys, rest *Partial, scale float32) {
 	f := &t.found[j]
-	least := kthLargest(f.Estimates, want, 0)
+	least := kthLargest(f.Bounds, want, 0)
 	above := math.Nextafter32(least, float32(math.Inf(1)))
-	ties := want - countAtLeast(f.Estimates, above)
+	ties := want - countAtLeast(f.Bounds, above)
 	kept, dropped := 0, t.scores[:0]
-	for i, e := range f.Estimates {
+	for i, e := range f.Bounds {
 		if e == least {
 			ties--
 		}
 		if e < least || e == least && ties < 0 {
-			dropped = append(dropped, e)
+			if rest != nil {
+				dropped = append(dropped, e-t.queries.list[j].margin*scaleOf(parts, f.IDs[i]))
+			}
 			continue
 		}
-		f.IDs[kept], f.Estimates[kept] = f.IDs[i], e
+		f.IDs[kept], f.Bounds[kept] = f.IDs[i], e
 		kept++
 	}
-	f.IDs, f.Estimates = f.IDs[:kept], f.Estimates[:kept]
+	f.IDs, f.Bounds = f.IDs[:kept], f.Bounds[:kept]
 	t.least[j] = above
 	if rest != nil {
-		rest.addEstimates(&t.queries, j, dropped, float32(math.Inf(1)), scale)
+		rest.addEstimates(&t.queries, j, dropped, scale)
 	}
 	t.scores = dropped
+}
+
+// scaleOf returns the scale of the key at a place.
+func scaleOf(parts []CodedKeys, place uint32) float32 {
+	for int(place) >= parts[0].Hi {
+		place -= uint32(parts[0].Hi)
+		parts = parts[1:]
+	}
+	return parts[0].Codes.scale(int(place))
 }
 
 // choose scores the candidates at the given places, in increasing order, with
