@@ -5,7 +5,8 @@
 // Kernels take lists, never pairs: a list of row ids or a range of rows,
 // against one to [MaxQueries] queries at once, so that the query heads of a
 // GQA group read every key once. Arithmetic is f32 whatever the rows are
-// stored in (bf16, f16 or f32; rows are widened, queries are never rounded).
+// stored in (bf16, f16 or f32; rows are widened, queries are never rounded,
+// but where codes of keys are read to choose candidates: [Codes], [TwoStage]).
 //
 // One level of forms is chosen when the program starts: generic, avx2, avx512
 // or avx512vnni ([Level]; [LevelEnv] overrides). Levels sum in different orders, so

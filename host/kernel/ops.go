@@ -27,6 +27,7 @@ type ops struct {
 	sumSquares             func(x *float32, n int) float64
 	normMul                func(x, weight *float32, inv float32, out *float32, n int)
 	rope                   func(a, b, cos, sin *float32, n int)
+	codes                  *codeOps // nil for the forms in Go
 }
 
 type (

@@ -23,6 +23,8 @@ import (
 var levels = map[string]*level{
 	"avx2":   {name: "AVX2", lanes: 8},
 	"avx512": {name: "AVX512", lanes: 16},
+
+	"avx512vnni": {name: "AVX512VNNI", lanes: 16, vnni: true},
 }
 
 // parts are the families of kernels, a file each at every level.
@@ -53,6 +55,7 @@ var parts = map[string]func(*level){
 		l.normMul()
 		l.rope()
 	},
+	"codes": func(l *level) { l.codes() },
 }
 
 func main() {
