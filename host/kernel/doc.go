@@ -11,9 +11,9 @@
 // never rounded but by [RoundedRange], [KNNRounded], [Codes] and their like,
 // whose scores choose candidates and become no logits.
 //
-// One level of forms is chosen when the program starts: generic, avx2, avx512
-// or avx512vnni ([Level]; [LevelEnv] overrides). Levels sum in different
-// orders, so their results differ by rounding: inner products stay within 2e-6
+// One level of forms is chosen when the program starts: generic, avx2, avx512,
+// avx512vnni or, on arm64, neon or neondot ([Level]; [LevelEnv] overrides).
+// Levels sum in different orders, so their results differ by rounding: inner products stay within 2e-6
 // of the sum of |q.k|, exp within 4e-7 of its value. Within a level a score is
 // the same number however it is asked for, in a list, a range or a top-k,
 // alone or beside others; tiles add in an order of their own. The pure-Go
