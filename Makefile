@@ -51,7 +51,7 @@ test-arm64: ## run the tests of the kernels and of what calls them for linux/arm
 		echo "$(GO) test (linux/arm64, emulated)"; \
 		export GOOS=linux GOARCH=arm64; \
 		$(GO) test -short -skip '^TestEstimateError$$|^TestTwoStage|^TestScan$$/^(generic|neon)$$|^Test(KNN|MatMulBlocks|AttendCausalGroups)$$/^generic$$' -exec 'qemu-aarch64 -cpu max' \
-			./host/kernel ./host/kv ./host/compute ./host/retrieval ./host/attention && \
+			./host/kernel ./host/kv ./host/compute ./host/attention && \
 		$(GO) test -short -run '/^neon$$' -skip '^TestEstimateError$$|^TestTwoStage|^TestScan$$|^TestKNN' -exec 'qemu-aarch64 -cpu cortex-a53' ./host/kernel; \
 	else \
 		echo "skipped: test-arm64 needs qemu-aarch64 (package qemu-user), and it is not installed"; \
