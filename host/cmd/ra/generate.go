@@ -126,23 +126,12 @@ func (r *generate) run(c *cobra.Command, _ []string) (err error) {
 
 // resolve returns the configuration under the flags given, and the modes.
 func (r *generate) resolve(c *cobra.Command) (*config.Resolved, []engine.Mode, error) {
-	flags := map[string]string{}
-	for name, key := range generateFlags {
-		if f := c.Flags().Lookup(name); f.Changed {
-			flags[key] = f.Value.String()
-		}
-	}
+	flags := changedFlags(c, generateFlags)
 	var modes []engine.Mode
 	if r.attention != "" {
-		for _, name := range strings.Split(r.attention, ",") {
-			m, err := engine.ParseMode(name)
-			if err != nil {
-				return nil, nil, fmt.Errorf("%w: --attention: %w", errUsage, err)
-			}
-			if slices.Contains(modes, m) {
-				return nil, nil, fmt.Errorf("%w: --attention names %s twice", errUsage, m)
-			}
-			modes = append(modes, m)
+		var err error
+		if modes, err = parseModes(r.attention); err != nil {
+			return nil, nil, err
 		}
 		flags["attention.mode"] = string(modes[0])
 	}
@@ -154,6 +143,33 @@ func (r *generate) resolve(c *cobra.Command) (*config.Resolved, []engine.Mode, e
 		modes = []engine.Mode{engine.Mode(cfg.Attention.Mode)} // checked by config
 	}
 	return cfg, modes, nil
+}
+
+// changedFlags maps the keys of the flags that were given to their values.
+func changedFlags(c *cobra.Command, keys map[string]string) map[string]string {
+	values := map[string]string{}
+	for name, key := range keys {
+		if f := c.Flags().Lookup(name); f.Changed {
+			values[key] = f.Value.String()
+		}
+	}
+	return values
+}
+
+// parseModes reads the value of --attention.
+func parseModes(list string) ([]engine.Mode, error) {
+	var modes []engine.Mode
+	for _, name := range strings.Split(list, ",") {
+		m, err := engine.ParseMode(name)
+		if err != nil {
+			return nil, fmt.Errorf("%w: --attention: %w", errUsage, err)
+		}
+		if slices.Contains(modes, m) {
+			return nil, fmt.Errorf("%w: --attention names %s twice", errUsage, m)
+		}
+		modes = append(modes, m)
+	}
+	return modes, nil
 }
 
 // prompt reads the text and divides it into document and questions.
