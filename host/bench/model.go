@@ -98,6 +98,10 @@ type DecodeResult struct {
 	Search    Sample `json:"search_seconds"`
 	Retrieved Sample `json:"retrieved_seconds"` // attention over the hits
 
+	// IndexSeconds is what building the search index of the context took;
+	// 0 where the mode does not search.
+	IndexSeconds float64 `json:"index_seconds"`
+
 	TokensPerSecond float64 `json:"tokens_per_second"`
 	AttendedShare   float64 `json:"attended_share"`
 	KeysScoredShare float64 `json:"keys_scored_share"`
@@ -295,14 +299,21 @@ func (m *modelBench) decode(ctx context.Context, n int) (results []DecodeResult,
 	m.read = append(m.read, read...)
 	memory := summarize(read).Median
 	for i, mode := range m.Modes {
-		results = append(results, m.result(n, mode, taken[i], answers[i], memory))
+		d := m.result(n, mode, taken[i], answers[i], memory)
+		if mode == engine.Retrieval {
+			d.IndexSeconds = m.scale() * t.builds.Seconds()
+		}
+		results = append(results, d)
 	}
 	return results, nil
 }
 
+// scale is what times of the measured layers are multiplied by.
+func (m *modelBench) scale() float64 { return float64(m.Layers) / float64(m.Weights.Spec.Layers) }
+
 // result summarises the steps of one mode, scaled to all layers.
 func (m *modelBench) result(n int, mode engine.Mode, steps []step, a *engine.Answer, memory float64) DecodeResult {
-	scale := float64(m.Layers) / float64(m.Weights.Spec.Layers)
+	scale := m.scale()
 	of := func(part func(s *step) float64) Sample {
 		x := make([]float64, len(steps))
 		for i := range steps {
@@ -386,7 +397,7 @@ func (m *modelBench) prefill(ctx context.Context, n int) (PrefillResult, error) 
 		m.Progress(1)
 	}
 	s := &m.Weights.Spec
-	scale := float64(m.Layers) / float64(s.Layers)
+	scale := m.scale()
 	tokensF := float64(n)
 	flops := float64(m.Layers) * (2*tokensF*float64(layerParameters(s)) + 2*tokensF*(tokensF+1)*float64(s.Heads*s.HeadDim))
 	p := PrefillResult{Prompt: n, Seconds: summarize(seconds).Scale(scale), IndexSeconds: scale * t.builds.Seconds() / float64(repeats)}

@@ -193,22 +193,29 @@ func (rep *KernelReport) shares(ks []KernelResult, threads int) (*plot.Plot, err
 		}
 		labels.Labels = append(labels.Labels, amount)
 	}
-	amounts, err := plotter.NewLabels(labels)
-	if err != nil {
+	if err := addLabels(p, labels, draw.XLeft, draw.YCenter); err != nil {
 		return nil, err
 	}
-	for i := range amounts.TextStyle {
-		amounts.TextStyle[i].Font.Variant, amounts.TextStyle[i].Font.Size = "Sans", 7
-		amounts.TextStyle[i].YAlign = draw.YCenter
-	}
-	p.Add(amounts)
 	p.NominalY(names...)
 	p.Y.Tick.Label.Font.Size = 8
-	p.X.Min, p.X.Max = 0, 125
+	p.X.Min, p.X.Max = 0, max(125, p.X.Max+25) // room for the amounts
 	p.X.Tick.Marker = plot.ConstantTicks(ticks(0, 20, 40, 60, 80, 100))
 	p.Y.Min, p.Y.Max = -0.6, float64(len(ks))+1.6 // room for the legend
 	p.Legend.Top = true
 	return p, nil
+}
+
+func addLabels(p *plot.Plot, labels plotter.XYLabels, x text.XAlignment, y text.YAlignment) error {
+	l, err := plotter.NewLabels(labels)
+	if err != nil {
+		return err
+	}
+	for i := range l.TextStyle {
+		l.TextStyle[i].Font.Variant, l.TextStyle[i].Font.Size = "Sans", 7
+		l.TextStyle[i].XAlign, l.TextStyle[i].YAlign = x, y
+	}
+	p.Add(l)
+	return nil
 }
 
 func ticks(at ...float64) []plot.Tick {
@@ -228,18 +235,21 @@ func count(n int, what string) string {
 
 var modeColors = map[engine.Mode]color.Color{engine.Full: blue, engine.Retrieval: orange, engine.StaticSet: green}
 
-// WritePlot draws the decode step against the context length, what it
-// consists of at the longest, and the prefill where several prompts were measured.
+// WritePlot draws the decode step against the context length where several
+// were measured, what it consists of at the longest, and the prefill where
+// several prompts were measured or nothing else.
 func (rep *ModelReport) WritePlot(file string) error {
 	var panels []*plot.Plot
 	add := func(p *plot.Plot, err error) error {
 		panels = append(panels, p)
 		return err
 	}
-	if len(rep.Decode) > 0 {
+	if len(rep.Decode) > len(rep.modes()) {
 		if err := add(rep.stepsPanel()); err != nil {
 			return err
 		}
+	}
+	if len(rep.Decode) > 0 {
 		if err := add(rep.partsPanel()); err != nil {
 			return err
 		}
@@ -253,7 +263,7 @@ func (rep *ModelReport) WritePlot(file string) error {
 	if rep.Model.Scaled() {
 		line += fmt.Sprintf(" (SCALED from %d of %d layers)", rep.Model.LayersMeasured, rep.Model.Layers)
 	}
-	return writePlot(file, line+", "+rep.Machine.line(), vg.Length(len(panels))*330, 330, panels...)
+	return writePlot(file, line+", "+rep.Machine.line(), vg.Length(len(panels))*340, 330, panels...)
 }
 
 // modes lists the modes measured, in order.
@@ -271,7 +281,7 @@ func (rep *ModelReport) stepsPanel() (*plot.Plot, error) {
 	p := panel("Decode step")
 	p.X.Label.Text, p.Y.Label.Text = "tokens in context", "ms"
 	grid(p, true, true)
-	floors := false
+	var floors []plot.Plotter
 	for _, mode := range rep.modes() {
 		var line, floor series
 		for _, d := range rep.Decode {
@@ -304,11 +314,11 @@ func (rep *ModelReport) stepsPanel() (*plot.Plot, error) {
 			return nil, err
 		}
 		f.Color, f.Dashes = modeColors[mode], []vg.Length{3, 3}
-		p.Add(f)
-		if !floors {
-			p.Legend.Add("its bytes at the memory's speed", dashes{})
-			floors = true
-		}
+		floors = append(floors, f)
+	}
+	if len(floors) > 0 {
+		p.Add(floors...)
+		p.Legend.Add("the time that its bytes need", dashes{})
 	}
 	p.Legend.Top, p.Legend.Left = true, true
 	p.Legend.XOffs = 4
@@ -321,17 +331,31 @@ func (rep *ModelReport) stepsPanel() (*plot.Plot, error) {
 	return p, nil
 }
 
+var dashed = draw.LineStyle{Color: color.Black, Width: 1, Dashes: []vg.Length{3, 3}}
+
 // dashes is the thumbnail of all dashed lines.
 type dashes struct{}
 
 func (dashes) Thumbnail(c *draw.Canvas) {
 	y := c.Center().Y
-	c.StrokeLine2(draw.LineStyle{Color: grey, Width: 1, Dashes: []vg.Length{3, 3}}, c.Min.X, y, c.Max.X, y)
+	c.StrokeLine2(dashed, c.Min.X, y, c.Max.X, y)
 }
+
+// rung is a mark across a bar and a little beyond.
+type rung struct{}
+
+func (rung) DrawGlyph(c *draw.Canvas, _ draw.GlyphStyle, at vg.Point) {
+	c.StrokeLine2(dashed, at.X-barWidth*0.6, at.Y, at.X+barWidth*0.6, at.Y)
+}
+
+// barWidth is that of the bars of parts.
+const barWidth = 42
 
 // lengthAxis makes x a logarithmic axis of token counts with ticks at the
 // measured ones.
 func lengthAxis(p *plot.Plot, at []float64) {
+	slices.Sort(at)
+	at = slices.Compact(at)
 	var ts []plot.Tick
 	for _, v := range at {
 		label := fmt.Sprint(v)
@@ -387,7 +411,7 @@ func (rep *ModelReport) partsPanel() (*plot.Plot, error) {
 		for i := range ds {
 			values[i] = 1e3 * part.of(&ds[i])
 		}
-		bars, err := plotter.NewBarChart(values, 42)
+		bars, err := plotter.NewBarChart(values, barWidth)
 		if err != nil {
 			return nil, err
 		}
@@ -399,9 +423,29 @@ func (rep *ModelReport) partsPanel() (*plot.Plot, error) {
 		p.Add(bars)
 		p.Legend.Add(part.name, bars)
 	}
+	labels, floors := plotter.XYLabels{}, plotter.XYs{}
+	for i := range ds {
+		if ds[i].FloorSeconds > 0 {
+			floors = append(floors, plotter.XY{X: float64(i), Y: 1e3 * ds[i].FloorSeconds})
+		}
+		labels.XYs = append(labels.XYs, plotter.XY{X: float64(i), Y: below.BarHeight(i)})
+		labels.Labels = append(labels.Labels, figure(1e3*ds[i].Step.Median)+" ms")
+	}
+	if err := addLabels(p, labels, draw.XCenter, draw.YBottom); err != nil {
+		return nil, err
+	}
+	if len(floors) > 0 {
+		marks, err := plotter.NewScatter(floors)
+		if err != nil {
+			return nil, err
+		}
+		marks.Shape = rung{}
+		p.Add(marks)
+		p.Legend.Add("the time that its bytes need", dashes{})
+	}
 	p.NominalX(names...)
 	p.X.Min, p.X.Max = -0.6, float64(len(ds))-0.4
-	p.Y.Min, p.Y.Max = 0, p.Y.Max*1.35 // room for the legend
+	p.Y.Min, p.Y.Max = 0, p.Y.Max*1.45 // room for the legend
 	p.Legend.Top = true
 	return p, nil
 }

@@ -64,17 +64,18 @@ func (b *benchOutput) check() error {
 }
 
 func (b *benchOutput) write(r measured) error {
-	if b.plot != "" {
-		if err := r.WritePlot(b.plot); err != nil {
-			return err
-		}
+	var err error
+	if b.json {
+		enc := json.NewEncoder(b.out)
+		enc.SetIndent("", "  ")
+		err = enc.Encode(r)
+	} else {
+		err = r.WriteText(b.out)
 	}
-	if !b.json {
-		return r.WriteText(b.out)
+	if err == nil && b.plot != "" {
+		err = r.WritePlot(b.plot)
 	}
-	enc := json.NewEncoder(b.out)
-	enc.SetIndent("", "  ")
-	return enc.Encode(r)
+	return err
 }
 
 // usage marks options that cannot be measured as usage errors.
@@ -258,8 +259,8 @@ repeats; ± is half the distance of the quartiles. Attention modes take turns.`,
 	f := c.Flags()
 	f.StringVar(&b.geometry, "geometry", "", "shape with random weights: "+strings.Join(bench.GeometryNames(), ", "))
 	f.IntVar(&b.layers, "layers", 0, "measure this many layers of the geometry and scale to all; 0: all")
-	f.IntSliceVar(&b.o.Contexts, "context", []int{4096, 16384, 32768}, "tokens in context of the decode steps; empty: no decode steps")
-	f.IntSliceVar(&b.o.Prompts, "prompt", []int{512}, "tokens prefilled; empty: no prefill")
+	f.IntSliceVar(&b.o.Contexts, "context", []int{4096, 16384, 32768}, "tokens in context of the decode steps; 0: no decode steps")
+	f.IntSliceVar(&b.o.Prompts, "prompt", []int{512}, "tokens prefilled; 0: no prefill")
 	f.StringVar(&b.attention, "attention", "full,retrieval,static", "attention modes")
 	f.StringVar(&b.search, "search", nativeSearch, "search of retrieval attention: "+nativeSearch+" (the host's exact search), or a plugin as in generate")
 	f.IntVar(&b.o.Repeats, "repeats", 5, "least turns of every mode")
@@ -326,6 +327,11 @@ func (b *benchModel) resolve(c *cobra.Command) (*config.Resolved, error) {
 	var err error
 	if b.o.Modes, err = parseModes(b.attention); err != nil {
 		return nil, err
+	}
+	for _, lengths := range []*[]int{&b.o.Contexts, &b.o.Prompts} {
+		if slices.Equal(*lengths, []int{0}) {
+			*lengths = nil
+		}
 	}
 	if b.workingSet < 1 {
 		return nil, fmt.Errorf("%w: --working-set must be at least 1 MiB, not %d", errUsage, b.workingSet)
