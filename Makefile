@@ -80,3 +80,11 @@ kernels: ## rebuild the assembly of host/kernel
 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+PEERS = bench/peers
+.PHONY: bench-peers
+bench-peers: ## compare exact search with faiss (sets up Python in bench/peers/.venv)
+	@test -x $(PEERS)/.venv/bin/python || python3 -m venv $(PEERS)/.venv
+	@$(PEERS)/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $(PEERS)/requirements.txt
+	$(GO) build -trimpath -o bin/ra-peers ./$(PEERS)/ours
+	$(PEERS)/.venv/bin/python $(PEERS)/compare.py --ours bin/ra-peers --out bin/peers.json
