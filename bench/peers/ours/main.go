@@ -28,7 +28,7 @@ import (
 )
 
 func main() {
-	if err := run(); err != nil {
+	if err := run(os.Args[1:], os.Stdin, os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "ours:", err)
 		os.Exit(1)
 	}
@@ -65,24 +65,27 @@ type answer struct {
 	Error   string       `json:"error,omitempty"`
 }
 
-func run() error {
+func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	var o options
-	flag.StringVar(&o.data, "data", "", "folder with keys.fbin and queries.fbin")
-	flag.IntVar(&o.heads, "heads", 8, "heads that the rows of both files divide among")
-	flag.IntVar(&o.queries, "queries", 8, "queries of a head that are searched")
-	flag.IntVar(&o.k, "k", 100, "ids a query")
-	flag.Parse()
+	flags := flag.NewFlagSet("ours", flag.ContinueOnError)
+	flags.StringVar(&o.data, "data", "", "folder with keys.fbin and queries.fbin")
+	flags.IntVar(&o.heads, "heads", 8, "heads that the rows of both files divide among")
+	flags.IntVar(&o.queries, "queries", 8, "queries of a head that are searched")
+	flags.IntVar(&o.k, "k", 100, "ids a query")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
 	d, err := load(o)
 	if err != nil {
 		return err
 	}
-	out := json.NewEncoder(os.Stdout)
+	out := json.NewEncoder(stdout)
 	about := map[string]any{"machine": bench.ThisMachine(), "cases": slices.Sorted(maps.Keys(makers))}
 	if err := out.Encode(about); err != nil {
 		return err
 	}
 	prepared := map[string]func() ([][]uint32, error){}
-	for in := json.NewDecoder(os.Stdin); ; {
+	for in := json.NewDecoder(stdin); ; {
 		var r request
 		if err := in.Decode(&r); errors.Is(err, io.EOF) {
 			return nil
@@ -102,12 +105,12 @@ func run() error {
 func (d *data) answer(r request, o options, prepared map[string]func() ([][]uint32, error)) (answer, error) {
 	search := prepared[r.Case]
 	if search == nil {
-		make, ok := makers[r.Case]
+		prepare, ok := makers[r.Case]
 		if !ok {
 			return answer{}, fmt.Errorf("there is no case %q", r.Case)
 		}
 		var err error
-		if search, err = make(d, o); err != nil {
+		if search, err = prepare(d, o); err != nil {
 			return answer{}, err
 		}
 		prepared[r.Case] = search
@@ -146,6 +149,9 @@ func load(o options) (*data, error) {
 		}
 		d.dim = dim
 		*f.to = slices.Collect(slices.Chunk(rows, len(rows)/o.heads))
+	}
+	if o.queries < group || o.queries%group != 0 || o.queries*d.dim > len(d.queries[0]) {
+		return nil, fmt.Errorf("%d queries a head are not a multiple of %d within the %d of the file", o.queries, group, len(d.queries[0])/d.dim)
 	}
 	return d, nil
 }
