@@ -1,7 +1,6 @@
 package bench
 
 import (
-	"fmt"
 	"math"
 	"math/rand/v2"
 	"runtime"
@@ -72,8 +71,7 @@ func FindGeometry(name string) (Geometry, error) {
 			nearest, least = g.Name, d
 		}
 	}
-	return Geometry{}, fmt.Errorf("%w: unknown geometry %q, the nearest is %q; there are %s",
-		ErrOptions, name, nearest, strings.Join(GeometryNames(), ", "))
+	return Geometry{}, badOption("unknown geometry %q, the nearest is %q; there are %s", name, nearest, strings.Join(GeometryNames(), ", "))
 }
 
 // spec is the shape with its first layers only.

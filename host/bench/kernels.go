@@ -34,7 +34,17 @@ type KernelOptions struct {
 }
 
 // ErrOptions marks options that ask for what cannot be measured.
-var ErrOptions = errors.New("cannot measure this")
+var ErrOptions = errors.New("options that cannot be measured")
+
+// optionError is an ErrOptions that says only what is wrong.
+type optionError struct{ text string }
+
+func badOption(format string, args ...any) error { return &optionError{fmt.Sprintf(format, args...)} }
+
+func (e *optionError) Error() string { return e.text }
+
+// Is makes it an ErrOptions.
+func (e *optionError) Is(target error) bool { return target == ErrOptions }
 
 // KernelReport is the result of [Kernels].
 type KernelReport struct {
@@ -164,17 +174,17 @@ func (o *KernelOptions) Units() int { return len(o.groups()) * o.Repeats }
 func (o *KernelOptions) check() error {
 	switch {
 	case len(o.DTypes) == 0 || len(o.Dims) == 0 || len(o.Queries) == 0 || len(o.Threads) == 0:
-		return fmt.Errorf("%w: dtypes, dimensions, queries and threads need at least one value each", ErrOptions)
+		return badOption("dtypes, dimensions, queries and threads need at least one value each")
 	case slices.Min(o.Dims) < 2 || slices.ContainsFunc(o.Dims, func(d int) bool { return d%2 != 0 }):
-		return fmt.Errorf("%w: head dimensions must be positive and even, not %v", ErrOptions, o.Dims)
+		return badOption("head dimensions must be positive and even, not %v", o.Dims)
 	case slices.Min(o.Queries) < 1 || slices.Max(o.Queries) > kernel.MaxQueries:
-		return fmt.Errorf("%w: a call takes 1 to %d queries, not %v", ErrOptions, kernel.MaxQueries, o.Queries)
+		return badOption("a call takes 1 to %d queries, not %v", kernel.MaxQueries, o.Queries)
 	case slices.Min(o.Threads) < 1:
-		return fmt.Errorf("%w: threads must be at least 1, not %v", ErrOptions, o.Threads)
+		return badOption("threads must be at least 1, not %v", o.Threads)
 	case o.Repeats < 1:
-		return fmt.Errorf("%w: repeats must be at least 1, not %d", ErrOptions, o.Repeats)
+		return badOption("repeats must be at least 1, not %d", o.Repeats)
 	case len(o.groups()) == 0:
-		return fmt.Errorf("%w: no kernel's name contains %q; there are %s", ErrOptions, o.Only, strings.Join(KernelNames(), ", "))
+		return badOption("no kernel's name contains %q; there are %s", o.Only, strings.Join(KernelNames(), ", "))
 	}
 	// Keys and values, and the buffer that the memory is measured on.
 	need := 3 * o.WorkingSet
@@ -491,11 +501,11 @@ func attend(s *store, o *KernelOptions, name string, nq, rows int) kernelCase {
 }
 
 // matMul is a linear layer for one token (a matrix times a vector), for four
-// and for a block of prefill, in the pieces that the CPU backend splits it into.
+// and for a block of prefill, in pieces of 256 outputs.
 func matMul(s *store, o *KernelOptions) []kernelCase {
 	var cs []kernelCase
 	for _, n := range []int{1, 4, 256} {
-		rows := min(64, s.n)
+		rows := min(256, s.n)
 		cs = append(cs, kernelCase{
 			name: "matmul", dim: s.dim, n: s.n, queries: n, cache: "memory", unit: "row",
 			units: float64(rows), bytes: float64(rows) * s.rowBytes(), flops: float64(2 * n * rows * s.dim),

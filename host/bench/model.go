@@ -137,15 +137,15 @@ func (o *ModelOptions) Units() int {
 func (o *ModelOptions) check() error {
 	switch {
 	case len(o.Contexts)+len(o.Prompts) == 0:
-		return fmt.Errorf("%w: name a context or a prompt length", ErrOptions)
+		return badOption("name a context or a prompt length")
 	case len(o.Contexts) > 0 && slices.Min(o.Contexts) < 2:
-		return fmt.Errorf("%w: a context must have at least 2 tokens, not %d", ErrOptions, slices.Min(o.Contexts))
+		return badOption("a context must have at least 2 tokens, not %d", slices.Min(o.Contexts))
 	case len(o.Prompts) > 0 && slices.Min(o.Prompts) < 1:
-		return fmt.Errorf("%w: a prompt must have at least 1 token, not %d", ErrOptions, slices.Min(o.Prompts))
+		return badOption("a prompt must have at least 1 token, not %d", slices.Min(o.Prompts))
 	case len(o.Modes) == 0:
-		return fmt.Errorf("%w: name an attention mode", ErrOptions)
+		return badOption("name an attention mode")
 	case o.Steps < 1 || o.Repeats < 1:
-		return fmt.Errorf("%w: steps and repeats must be at least 1, not %d and %d", ErrOptions, o.Steps, o.Repeats)
+		return badOption("steps and repeats must be at least 1, not %d and %d", o.Steps, o.Repeats)
 	}
 	return nil
 }

@@ -28,10 +28,10 @@ func PlotFormats() []string { return []string{".png", ".svg"} }
 // folder is not there.
 func CheckPlot(file string) error {
 	if ext := strings.ToLower(filepath.Ext(file)); !slices.Contains(PlotFormats(), ext) {
-		return fmt.Errorf("%w: cannot plot to %s: its ending must be %s", ErrOptions, file, strings.Join(PlotFormats(), " or "))
+		return badOption("cannot plot to %s: its ending must be %s", file, strings.Join(PlotFormats(), " or "))
 	}
 	if info, err := os.Stat(filepath.Dir(file)); err != nil || !info.IsDir() {
-		return fmt.Errorf("%w: cannot plot to %s: there is no folder %s; make it first", ErrOptions, file, filepath.Dir(file))
+		return badOption("cannot plot to %s: there is no folder %s; make it first", file, filepath.Dir(file))
 	}
 	return nil
 }
@@ -123,7 +123,7 @@ func (rep *KernelReport) WritePlot(file string) error {
 		}
 	}
 	if len(threads) == 0 {
-		return fmt.Errorf("%w: none of these kernels has a ceiling to plot against", ErrOptions)
+		return badOption("none of these kernels has a ceiling to plot against")
 	}
 	var panels []*plot.Plot
 	rows := 0

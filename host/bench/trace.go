@@ -38,16 +38,8 @@ type trace struct {
 func (t *trace) model(m compute.Model) compute.Model       { return &tracedModel{m, t} }
 func (t *trace) backend(b compute.Backend) compute.Backend { return &tracedBackend{b, t} }
 func (t *trace) sampler(s engine.Sampler) engine.Sampler   { return &tracedSampler{s, t} }
-
 func (t *trace) strategy(s retrieval.Strategy) retrieval.Strategy {
-	w := &tracedStrategy{s, t}
-	if u, ok := s.(retrieval.QueryUser); ok {
-		return struct {
-			*tracedStrategy
-			retrieval.QueryUser
-		}{w, u}
-	}
-	return w
+	return &tracedStrategy{s, t}
 }
 
 // take returns the steps since the last call.
@@ -112,6 +104,12 @@ func (b *tracedBackend) AttendHits(view *kv.View, layer int, queries []float32, 
 type tracedStrategy struct {
 	retrieval.Strategy
 	t *trace
+}
+
+// UsesPrefillQueries asks the wrapped strategy.
+func (s *tracedStrategy) UsesPrefillQueries() bool {
+	u, ok := s.Strategy.(retrieval.QueryUser)
+	return ok && u.UsesPrefillQueries()
 }
 
 func (s *tracedStrategy) Search(ctx context.Context, call *retrieval.Call, res *retrieval.Result) error {
