@@ -214,9 +214,9 @@ func TestMerge(t *testing.T) {
 				{f32Arithmetic, "GFLOP/s", 1, level, Sample{Median: flops}},
 			},
 			Kernels: []KernelResult{
-				{Name: "a", Level: level, Threads: 1, Cache: "memory", GBps: Sample{Median: 5}, GFLOPs: Sample{Median: 1}},
-				{Name: "b", Level: level, Threads: 1, Cache: "cache", GBps: Sample{Median: 5}, GFLOPs: Sample{Median: 10}},
-				{Name: "c", Level: level, Threads: 1, Cache: "cache"},
+				{Name: "a", Level: level, Threads: 1, Cache: "memory", Arithmetic: "f32", GBps: Sample{Median: 5}, GFLOPs: Sample{Median: 1}},
+				{Name: "b", Level: level, Threads: 1, Cache: "cache", Arithmetic: "f32", GBps: Sample{Median: 5}, GFLOPs: Sample{Median: 10}},
+				{Name: "c", Level: level, Threads: 1, Cache: "cache", Arithmetic: "bf16", GFLOPs: Sample{Median: 10}},
 			},
 		}
 		data, err := json.Marshal(rep)
@@ -521,11 +521,11 @@ func kernelReport() *KernelReport {
 		rep.Ceilings = append(rep.Ceilings,
 			Ceiling{memoryRead, "GB/s", 1, level, someSample(25)}, Ceiling{f32Arithmetic, "GFLOP/s", 1, level, someSample(100)})
 		rep.Kernels = append(rep.Kernels,
-			KernelResult{Name: "score-range", Level: level, DType: "bf16", Dim: 128, N: 4096, Queries: 4, Threads: 1, Cache: "memory", Unit: "key",
+			KernelResult{Name: "score-range", Level: level, DType: "bf16", Dim: 128, N: 4096, Queries: 4, Threads: 1, Cache: "memory", Arithmetic: "f32", Unit: "key",
 				NSUnit: someSample(12.3), GBps: someSample(20.8), GFLOPs: someSample(83)},
-			KernelResult{Name: "matmul", Level: level, DType: "f16", Dim: 4096, N: 4096, Queries: 256, Threads: 1, Cache: "memory", Unit: "row",
+			KernelResult{Name: "matmul", Level: level, DType: "f16", Dim: 4096, N: 4096, Queries: 256, Threads: 1, Cache: "memory", Arithmetic: "f32", Unit: "row",
 				NSUnit: someSample(21000), GBps: someSample(0.39), GFLOPs: someSample(99.97)},
-			KernelResult{Name: "exp", Level: level, DType: "f32", Dim: 4096, N: 4096, Threads: 1, Cache: "cache", Unit: "element", NSUnit: someSample(0.0312)})
+			KernelResult{Name: "exp", Level: level, DType: "f32", Dim: 4096, N: 4096, Threads: 1, Cache: "cache", Arithmetic: "f32", Unit: "element", NSUnit: someSample(0.0312)})
 	}
 	rep.Bind()
 	return rep

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -65,7 +66,10 @@ type KernelResult struct {
 	Threads int    `json:"threads"`
 	// Cache says where the stored operand is read from: "memory" (calls
 	// rotate over the working set) or "cache".
-	Cache    string `json:"cache"`
+	Cache string `json:"cache"`
+	// Arithmetic is what products are formed in: "f32", or what candidates
+	// are chosen in where the CPU has instructions for it ("bf16", "int8").
+	Arithmetic string `json:"arithmetic"`
 	Unit     string `json:"unit"`        // what NSPerUnit counts: "key", "token", "row" or "element"
 	NSUnit   Sample `json:"ns_per_unit"` // wall-clock time, all threads together
 	GBps     Sample `json:"gb_per_s"`    // bytes of the stored operand read
@@ -82,6 +86,7 @@ type kernelCase struct {
 	dim, n       int
 	queries      int
 	cache, unit  string
+	arithmetic   string // "" for f32
 	units        float64
 	bytes, flops float64
 	// worker returns a function that makes one call and moves on; each
@@ -256,7 +261,7 @@ func (g *group) measure(ctx context.Context, o *KernelOptions, probe *reader) (r
 			}
 			results = append(results, KernelResult{
 				Name: c.name, Level: kernel.Level(), DType: g.dtype.String(), Dim: c.dim, N: c.n, Queries: c.queries,
-				Threads: t, Cache: c.cache, Unit: c.unit,
+				Threads: t, Cache: c.cache, Unit: c.unit, Arithmetic: cmp.Or(c.arithmetic, "f32"),
 			})
 		}
 	}
@@ -306,7 +311,7 @@ func (rep *KernelReport) Bind() {
 		if k.Cache == "memory" && k.memory > 0 {
 			k.Share, k.Bound = k.GBps.Scale(1/k.memory), memoryRead
 		}
-		if peak := rep.ceiling(f32Arithmetic, k.Threads, ""); peak > 0 && k.GFLOPs.Median/peak > k.Share.Median {
+		if peak := rep.ceiling(f32Arithmetic, k.Threads, ""); k.Arithmetic == "f32" && peak > 0 && k.GFLOPs.Median/peak > k.Share.Median {
 			k.Share, k.Bound = k.GFLOPs.Scale(1/peak), f32Arithmetic
 		}
 	}

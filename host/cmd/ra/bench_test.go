@@ -45,7 +45,7 @@ func TestBenchKernels(t *testing.T) {
 	}{
 		{keys.Machine, "cpu os arch threads kernel_level go version"},
 		{keys.Ceilings[0], "name unit threads level median q1 q3 n"},
-		{keys.Kernels[0], "name level dtype dim n queries threads cache unit ns_per_unit gb_per_s gflop_per_s share bound"},
+		{keys.Kernels[0], "name level dtype dim n queries threads cache arithmetic unit ns_per_unit gb_per_s gflop_per_s share bound"},
 	} {
 		for _, f := range strings.Fields(c.fields) {
 			if _, ok := c.object[f]; !ok {
