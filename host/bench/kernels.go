@@ -70,14 +70,14 @@ type KernelResult struct {
 	// Arithmetic is what products are formed in: "f32", or what candidates
 	// are chosen in where the CPU has instructions for it ("bf16", "int8").
 	Arithmetic string `json:"arithmetic"`
-	Unit     string `json:"unit"`        // what NSPerUnit counts: "key", "token", "row" or "element"
-	NSUnit   Sample `json:"ns_per_unit"` // wall-clock time, all threads together
-	GBps     Sample `json:"gb_per_s"`    // bytes of the stored operand read
-	GFLOPs   Sample `json:"gflop_per_s"` // two a multiply-add
-	Share    Sample `json:"share"`       // of the ceiling that binds
-	Bound    string `json:"bound"`       // that ceiling's name; "" where there is none
-	memory   float64
-	slowness []float64
+	Unit       string `json:"unit"`        // what NSPerUnit counts: "key", "token", "row" or "element"
+	NSUnit     Sample `json:"ns_per_unit"` // wall-clock time, all threads together
+	GBps       Sample `json:"gb_per_s"`    // bytes of the stored operand read
+	GFLOPs     Sample `json:"gflop_per_s"` // two a multiply-add
+	Share      Sample `json:"share"`       // of the ceiling that binds
+	Bound      string `json:"bound"`       // that ceiling's name; "" where there is none
+	memory     float64
+	slowness   []float64
 }
 
 // kernelCase is a kernel on a shape. Work is what one call does.
