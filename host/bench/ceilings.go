@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -77,18 +78,27 @@ func (r *reader) measure(threads int, d time.Duration) float64 {
 	return best
 }
 
-// arithmetic measures the f32 multiply-adds of one or more threads as the
-// best that a product of small matrices in cache reaches: 2 FLOP each.
-func arithmetic(threads int, d time.Duration) float64 {
-	const n, dim, outs = 96, 512, 256
-	workers := make([]func(), threads)
-	for w := range workers {
-		a, out := make([]float32, n*dim), make([]float32, n*outs)
-		weights := kernel.RowsF32(make([]float32, outs*dim), dim)
-		scratch := make([]float32, kernel.GEMMScratch(dim))
-		workers[w] = func() {
-			kernel.MatMul(a, n, weights, 0, outs, out, outs, scratch)
-		}
+// multiplier measures the f32 multiply-adds of a core as the best that a
+// product of matrices in cache reaches: 2 FLOP each.
+type multiplier struct{ workers []func() }
+
+// The shape of the product.
+const peakRows, peakDim, peakOuts = 96, 512, 256
+
+// newMultiplier makes the operands for up to so many threads.
+func newMultiplier(threads int) *multiplier {
+	m := &multiplier{}
+	r := rand.New(rand.NewPCG(1, 1))
+	for range threads {
+		a, out := vector(r, peakRows*peakDim), make([]float32, peakRows*peakOuts)
+		weights := kernel.RowsF32(vector(r, peakOuts*peakDim), peakDim)
+		scratch := make([]float32, kernel.GEMMScratch(peakDim))
+		m.workers = append(m.workers, func() { kernel.MatMul(a, peakRows, weights, 0, peakOuts, out, peakOuts, scratch) })
 	}
-	return rate(d, workers) * 2 * n * dim * outs
+	return m
+}
+
+// measure returns the FLOP a second of the given number of threads.
+func (m *multiplier) measure(threads int, d time.Duration) float64 {
+	return rate(d, m.workers[:threads]) * 2 * peakRows * peakDim * peakOuts
 }

@@ -213,10 +213,11 @@ func Kernels(ctx context.Context, o KernelOptions) (rep *KernelReport, err error
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, probe.close()) }()
+	peak := newMultiplier(slices.Max(o.Threads))
 	rep = &KernelReport{Machine: ThisMachine(), Seed: o.Seed}
 	read, flop := make([][]float64, len(o.Threads)), make([][]float64, len(o.Threads))
 	for _, g := range o.groups() {
-		results, r, f, err := g.measure(ctx, &o, probe)
+		results, r, f, err := g.measure(ctx, &o, probe, peak)
 		if err != nil {
 			return nil, err
 		}
@@ -237,7 +238,7 @@ func Kernels(ctx context.Context, o KernelOptions) (rep *KernelReport, err error
 // measure lets the ceilings and all cases of the group take turns, on each
 // number of threads, and returns the cases' results and the ceilings'
 // measurements.
-func (g *group) measure(ctx context.Context, o *KernelOptions, probe *reader) (results []KernelResult, read, flop [][]float64, err error) {
+func (g *group) measure(ctx context.Context, o *KernelOptions, probe *reader, peak *multiplier) (results []KernelResult, read, flop [][]float64, err error) {
 	if g.store != nil {
 		if err := g.store.open(o.Seed); err != nil {
 			return nil, nil, nil, err
@@ -268,7 +269,7 @@ func (g *group) measure(ctx context.Context, o *KernelOptions, probe *reader) (r
 	for range o.Repeats {
 		for i, t := range o.Threads {
 			read[i] = append(read[i], probe.measure(t, o.Slice))
-			flop[i] = append(flop[i], arithmetic(t, o.Slice))
+			flop[i] = append(flop[i], peak.measure(t, o.Slice))
 			for j := range g.cases {
 				if err := ctx.Err(); err != nil {
 					return nil, nil, nil, err
