@@ -426,11 +426,7 @@ func topK(s *store, o *KernelOptions) []kernelCase {
 			name: "top-k", dim: s.dim, n: s.n, queries: nq, cache: "memory", unit: "key",
 			units: float64(s.n), bytes: float64(s.n) * s.rowBytes(), flops: float64(2 * s.n * nq * s.dim),
 			worker: func(c *cursor) func() {
-				qs := vectors(o.rand(), nq, s.dim)
-				tops := make([]*kernel.TopK, nq)
-				for j := range tops {
-					tops[j] = kernel.NewTopK(100)
-				}
+				qs, tops := vectors(o.rand(), nq, s.dim), collectors(nq, 100)
 				return func() {
 					for _, t := range tops {
 						t.Reset(100)
@@ -442,6 +438,14 @@ func topK(s *store, o *KernelOptions) []kernelCase {
 		})
 	}
 	return cs
+}
+
+func collectors(n, k int) []*kernel.TopK {
+	tops := make([]*kernel.TopK, n)
+	for i := range tops {
+		tops[i] = kernel.NewTopK(k)
+	}
+	return tops
 }
 
 // attendList attends one query to 100 retrieved tokens of a head: their keys
