@@ -140,14 +140,14 @@ func TestKernels(t *testing.T) {
 			t.Errorf("no share: %+v", k)
 		}
 	}
-	for _, f := range families {
-		for _, d := range []string{"bf16", "f16", "f32"} {
-			if f.group != onVectors && !found[f.name+" "+d] {
-				t.Errorf("%s is not measured on %s", f.name, d)
-			}
+	for _, name := range KernelNames() {
+		if !found[name+" f32"] || found[name+" bf16"] != found[name+" f16"] {
+			t.Errorf("%s is not measured", name)
 		}
-		if f.group == onVectors && !found[f.name+" f32"] {
-			t.Errorf("%s is not measured", f.name)
+	}
+	for _, name := range []string{"score-range", "attend-prefill", "matmul"} {
+		if !found[name+" f16"] {
+			t.Errorf("%s is not measured in f16", name)
 		}
 	}
 	if len(rep.Ceilings) != 4 {
