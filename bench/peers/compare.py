@@ -68,8 +68,12 @@ class Ours:
     """The Go side: a process that answers one JSON line with another (bench/peers/ours)."""
 
     def __init__(self, program, folder, o):
+        self.shapes = {
+            "search": {"heads": o.heads, "queries": o.queries, "k": o.k},
+            "knn": {"heads": o.knn_heads, "queries": o.knn_queries, "k": o.knn_k},
+        }
         self.process = subprocess.Popen(
-            [program, "-data", str(folder), "-heads", str(o.heads), "-queries", str(o.queries), "-k", str(o.k)],
+            [program, "-data", str(folder), "-heads", str(o.heads)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )
         self.about = self.receive()
@@ -80,8 +84,8 @@ class Ours:
             sys.exit(f"the Go side ended with exit code {self.process.wait()}")
         return json.loads(line)
 
-    def call(self, case, threads, results=False):
-        self.process.stdin.write(json.dumps({"case": case, "threads": threads, "results": results}) + "\n")
+    def call(self, case, kind, threads, results=False):
+        self.process.stdin.write(json.dumps({"case": case, "threads": threads, "results": results, **self.shapes[kind]}) + "\n")
         self.process.stdin.flush()
         answer = self.receive()
         if "error" in answer:
@@ -195,8 +199,9 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--out", type=Path, help="write the figures to this file as JSON")
     o = p.parse_args()
-    if o.queries % GROUP or o.queries < GROUP:
-        p.error(f"--queries must be a positive multiple of {GROUP}, not {o.queries}")
+    for n in (o.queries, o.knn_queries):
+        if n % GROUP or n < GROUP:
+            p.error(f"--queries and --knn-queries must be positive multiples of {GROUP}, not {n}")
     stored = max(o.queries, o.knn_queries)  # queries of a head in the file
     folder = o.data / f"{o.heads}x{o.keys}x{o.dim}-{stored}-seed{o.seed}"
     keys, queries = make_data(folder, o, stored)
@@ -212,7 +217,7 @@ def main():
     def turn(case, threads, results=False):
         if case[3] == "faiss":
             return search(peer, case, queries, o, threads, default)
-        answer = ours.call(case[4], threads, results)
+        answer = ours.call(case[4], case[1], threads, results)
         return answer["seconds"], answer.get("ids")
 
     rows = []

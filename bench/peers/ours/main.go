@@ -34,18 +34,12 @@ func main() {
 	}
 }
 
-// options are the flags; compare.py documents them.
-type options struct {
-	data              string
-	heads, queries, k int
-}
-
 // group is the query heads that share a KV head.
 const group = 4
 
-// A maker prepares a case over the data: a function that runs all of its
-// queries once and returns the ids found, [query of all heads in turn].
-type maker func(d *data, o options) (func() ([][]uint32, error), error)
+// A maker prepares a case over the data: a function that runs the queries of
+// a request once and returns the ids found, [head][query][].
+type maker func(d *data) (func(r *request) ([][][]uint32, error), error)
 
 // makers are the cases by the names that compare.py calls them.
 var makers = map[string]maker{
@@ -53,9 +47,13 @@ var makers = map[string]maker{
 	"flat-f32":  flat(kernel.F32),
 }
 
+// request asks for the first queries of the first heads.
 type request struct {
 	Case    string `json:"case"`
 	Threads int    `json:"threads"`
+	Heads   int    `json:"heads"`
+	Queries int    `json:"queries"` // of each head
+	K       int    `json:"k"`       // ids a query
 	Results bool   `json:"results"` // return the ids too
 }
 
@@ -66,16 +64,13 @@ type answer struct {
 }
 
 func run(args []string, stdin io.Reader, stdout io.Writer) error {
-	var o options
 	flags := flag.NewFlagSet("ours", flag.ContinueOnError)
-	flags.StringVar(&o.data, "data", "", "folder with keys.fbin and queries.fbin")
-	flags.IntVar(&o.heads, "heads", 8, "heads that the rows of both files divide among")
-	flags.IntVar(&o.queries, "queries", 8, "queries of a head that are searched")
-	flags.IntVar(&o.k, "k", 100, "ids a query")
+	folder := flags.String("data", "", "folder with keys.fbin and queries.fbin")
+	heads := flags.Int("heads", 8, "heads that the rows of both files divide among")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	d, err := load(o)
+	d, err := load(*folder, *heads)
 	if err != nil {
 		return err
 	}
@@ -84,7 +79,7 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	if err := out.Encode(about); err != nil {
 		return err
 	}
-	prepared := map[string]func() ([][]uint32, error){}
+	prepared := map[string]func(*request) ([][][]uint32, error){}
 	for in := json.NewDecoder(stdin); ; {
 		var r request
 		if err := in.Decode(&r); errors.Is(err, io.EOF) {
@@ -92,7 +87,7 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 		} else if err != nil {
 			return err
 		}
-		a, err := d.answer(r, o, prepared)
+		a, err := d.answer(&r, prepared)
 		if err != nil {
 			a = answer{Error: err.Error()}
 		}
@@ -102,7 +97,10 @@ func run(args []string, stdin io.Reader, stdout io.Writer) error {
 	}
 }
 
-func (d *data) answer(r request, o options, prepared map[string]func() ([][]uint32, error)) (answer, error) {
+func (d *data) answer(r *request, prepared map[string]func(*request) ([][][]uint32, error)) (answer, error) {
+	if most := len(d.queries[0]) / d.dim; r.Threads < 1 || r.Heads < 1 || r.Heads > len(d.keys) || r.Queries < group || r.Queries%group != 0 || r.Queries > most || r.K < 1 {
+		return answer{}, fmt.Errorf("%+v asks for what is not there: %d heads, %d queries each, a multiple of %d", *r, len(d.keys), most, group)
+	}
 	search := prepared[r.Case]
 	if search == nil {
 		prepare, ok := makers[r.Case]
@@ -110,20 +108,17 @@ func (d *data) answer(r request, o options, prepared map[string]func() ([][]uint
 			return answer{}, fmt.Errorf("there is no case %q", r.Case)
 		}
 		var err error
-		if search, err = prepare(d, o); err != nil {
+		if search, err = prepare(d); err != nil {
 			return answer{}, err
 		}
 		prepared[r.Case] = search
 	}
 	runtime.GOMAXPROCS(r.Threads)
 	start := time.Now()
-	ids, err := search()
+	ids, err := search(r)
 	a := answer{Seconds: time.Since(start).Seconds()}
-	if r.Results && err == nil {
-		per := len(ids) / o.heads
-		for h := range o.heads {
-			a.IDs = append(a.IDs, ids[h*per:(h+1)*per])
-		}
+	if r.Results {
+		a.IDs = ids
 	}
 	return a, err
 }
@@ -134,24 +129,21 @@ type data struct {
 	keys, queries [][]float32 // one a head
 }
 
-func load(o options) (*data, error) {
+func load(folder string, heads int) (*data, error) {
 	d := &data{}
 	for _, f := range []struct {
 		name string
 		to   *[][]float32
 	}{{"keys.fbin", &d.keys}, {"queries.fbin", &d.queries}} {
-		rows, dim, err := readFbin(filepath.Join(o.data, f.name))
+		rows, dim, err := readFbin(filepath.Join(folder, f.name))
 		if err != nil {
 			return nil, err
 		}
-		if o.heads < 1 || len(rows)/dim%o.heads != 0 {
-			return nil, fmt.Errorf("%s: %d rows do not divide among %d heads", f.name, len(rows)/dim, o.heads)
+		if heads < 1 || len(rows)/dim%heads != 0 {
+			return nil, fmt.Errorf("%s: %d rows do not divide among %d heads", f.name, len(rows)/dim, heads)
 		}
 		d.dim = dim
-		*f.to = slices.Collect(slices.Chunk(rows, len(rows)/o.heads))
-	}
-	if o.queries < group || o.queries%group != 0 || o.queries*d.dim > len(d.queries[0]) {
-		return nil, fmt.Errorf("%d queries a head are not a multiple of %d within the %d of the file", o.queries, group, len(d.queries[0])/d.dim)
+		*f.to = slices.Collect(slices.Chunk(rows, len(rows)/heads))
 	}
 	return d, nil
 }
@@ -211,37 +203,34 @@ func (d *data) store(dtype kernel.DType) (*kv.View, error) {
 // flat is exact search: a call has a group of queries for every head, as a
 // layer's search in a decode step.
 func flat(dtype kernel.DType) maker {
-	return func(d *data, o options) (func() ([][]uint32, error), error) {
+	return func(d *data) (func(r *request) ([][][]uint32, error), error) {
 		view, err := d.store(dtype)
 		if err != nil {
 			return nil, err
 		}
-		return d.searches(retrieval.NewFlat(compute.NewCPU()), view, o), nil
+		return d.searches(retrieval.NewFlat(compute.NewCPU()), view), nil
 	}
 }
 
-// searches runs the queries of all heads through a strategy, a group of each
-// head a call.
-func (d *data) searches(s retrieval.Strategy, view *kv.View, o options) func() ([][]uint32, error) {
-	var calls []*retrieval.Call
-	for lo := 0; lo < o.queries; lo += group {
-		c := &retrieval.Call{Views: []*kv.View{view}, Tokens: 1, Heads: group * len(d.keys), TopK: o.k}
-		for _, q := range d.queries {
-			c.Queries = append(c.Queries, q[lo*d.dim:(lo+group)*d.dim]...)
+// searches runs queries through a strategy, a group of each head a call.
+func (d *data) searches(s retrieval.Strategy, view *kv.View) func(r *request) ([][][]uint32, error) {
+	return func(r *request) ([][][]uint32, error) {
+		if r.Heads != len(d.keys) {
+			return nil, fmt.Errorf("a search is of all %d heads, not of %d", len(d.keys), r.Heads)
 		}
-		calls = append(calls, c)
-	}
-	var res retrieval.Result
-	ids := make([][]uint32, o.queries*len(d.keys))
-	return func() ([][]uint32, error) {
-		for i, c := range calls {
-			if err := s.Search(context.Background(), c, &res); err != nil {
+		call := &retrieval.Call{Views: []*kv.View{view}, Tokens: 1, Heads: group * r.Heads, TopK: r.K}
+		var res retrieval.Result
+		ids := make([][][]uint32, r.Heads)
+		for lo := 0; lo < r.Queries; lo += group {
+			call.Queries = call.Queries[:0]
+			for _, q := range d.queries {
+				call.Queries = append(call.Queries, q[lo*d.dim:(lo+group)*d.dim]...)
+			}
+			if err := s.Search(context.Background(), call, &res); err != nil {
 				return nil, err
 			}
 			for j, hits := range res.Hits {
-				head := j / group
-				at := head*o.queries + i*group + j%group
-				ids[at] = append(ids[at][:0], hits.IDs...)
+				ids[j/group] = append(ids[j/group], slices.Clone(hits.IDs))
 			}
 		}
 		return ids, nil
