@@ -60,9 +60,24 @@ func panel(title string) *plot.Plot {
 	}
 	p.Title.TextStyle.Font.Size = 11
 	p.Title.Padding = 8
+	p.X.Tick.Marker, p.Y.Tick.Marker = plainTicks{}, plainTicks{}
 	p.Legend.Padding = 2
 	p.Legend.YPosition = draw.PosCenter
 	return p
+}
+
+// plainTicks are the usual ticks, labelled without superfluous zeros.
+type plainTicks struct{}
+
+// Ticks implements plot.Ticker.
+func (plainTicks) Ticks(low, high float64) []plot.Tick {
+	ts := plot.DefaultTicks{}.Ticks(low, high)
+	for i := range ts {
+		if ts[i].Label != "" {
+			ts[i].Label = fmt.Sprint(ts[i].Value)
+		}
+	}
+	return ts
 }
 
 // grid draws pale lines at the ticks of the axes asked for.
