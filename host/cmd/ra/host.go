@@ -21,6 +21,7 @@ import (
 // host is everything that a configuration asks for, opened.
 type host struct {
 	model   *model.Model
+	memory  *kv.Allocator
 	plugin  *plugin.Plugin // nil when no mode needs a search
 	engine  *engine.Engine
 	closers []func() error
@@ -76,9 +77,10 @@ func openHost(ctx context.Context, c *config.Resolved, modes []engine.Mode, log 
 		h.closers = append(h.closers, h.plugin.Close)
 		strategy = h.plugin
 	}
+	h.memory = kv.NewAllocator(int64(c.Model.CPUMemoryMiB) << 20)
 	h.engine, err = engine.New(engine.Options{
 		Model: loaded, Backend: backend, Strategy: strategy,
-		Memory:     kv.NewAllocator(int64(c.Model.CPUMemoryMiB) << 20),
+		Memory:     h.memory,
 		DType:      kvDTypes[c.Model.KVDType],
 		TopK:       c.Attention.Budget.TopK,
 		Window:     engine.SinkWindow{Sink: c.Policy.Params.Sink, Size: c.Policy.Params.Window},
