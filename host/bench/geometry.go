@@ -3,11 +3,8 @@ package bench
 import (
 	"math"
 	"math/rand/v2"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
-	"sync/atomic"
 
 	"github.com/agnivade/levenshtein"
 
@@ -148,18 +145,4 @@ func ones(n int) []float32 {
 		v[i] = 1
 	}
 	return v
-}
-
-// spread calls f(0) to f(n-1) on all cores.
-func spread(n int, f func(i int)) {
-	var next atomic.Int64
-	var wg sync.WaitGroup
-	for range min(n, runtime.GOMAXPROCS(0)) {
-		wg.Go(func() {
-			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
-				f(i)
-			}
-		})
-	}
-	wg.Wait()
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/retrievalattention/ra/host/compute"
 	"github.com/retrievalattention/ra/host/engine"
 	"github.com/retrievalattention/ra/host/kernel"
+	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/model/sampling"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
@@ -25,7 +26,8 @@ type ModelOptions struct {
 	Backend  compute.Backend
 	Strategy retrieval.Strategy // searches in retrieval attention; nil when that is not among Modes
 	Modes    []engine.Mode
-	DType    kernel.DType // of keys and values
+	Memory   *kv.Allocator // for keys and values; nil means without budget
+	DType    kernel.DType  // of keys and values
 	TopK     int
 	Window   engine.SinkWindow
 
@@ -147,6 +149,15 @@ func (o *ModelOptions) check() error {
 	case o.Steps < 1 || o.Repeats < 1:
 		return badOption("steps and repeats must be at least 1, not %d and %d", o.Steps, o.Repeats)
 	}
+	longest := slices.Max(slices.Concat(o.Contexts, o.Prompts))
+	need, err := o.Weights.Geometry(o.DType).Bytes(longest)
+	if err != nil {
+		return err
+	}
+	if have := AvailableMemory(); have > 0 && need > have {
+		return fmt.Errorf("%w: keys and values of %d tokens need %s (%v), %s are available; choose a shorter context",
+			ErrMemory, longest, gib(need), o.DType, gib(have))
+	}
 	return nil
 }
 
@@ -239,7 +250,7 @@ func (m *modelBench) engine(model compute.Model, t *trace, longest int) (*engine
 		limit = longest
 	}
 	o := engine.Options{
-		Model: t.model(model), Backend: t.backend(m.Backend), DType: m.DType, TopK: m.TopK, Window: m.Window, MaxContext: limit,
+		Model: t.model(model), Backend: t.backend(m.Backend), Memory: m.Memory, DType: m.DType, TopK: m.TopK, Window: m.Window, MaxContext: limit,
 	}
 	if m.Strategy != nil {
 		o.Strategy = t.strategy(m.Strategy)

@@ -1,9 +1,12 @@
 package bench
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/retrievalattention/ra/host/sched"
 )
 
 // Sample summarises repeated measurements of one figure.
@@ -46,6 +49,11 @@ func (s Sample) Spread() float64 {
 		return 0
 	}
 	return (s.Q3 - s.Q1) / 2 / s.Median
+}
+
+// spread calls f(0) to f(n-1) on all cores.
+func spread(n int, f func(i int)) {
+	_ = sched.Run(context.Background(), n, 0, func(i int, _ []float32) { f(i) }) // fails only with its context
 }
 
 // rate runs the workers side by side, each for at least d, and returns the

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"math/rand/v2"
-	"sync"
 
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
@@ -37,18 +36,16 @@ func (s *store) open(seed uint64) error {
 		return err
 	}
 	s.kvc.Commit(s.n)
-	var wg sync.WaitGroup
 	for h := range s.heads {
 		for seg := range s.kvc.Segments(0, h, 0, s.n) {
 			s.keys, s.values = append(s.keys, seg.Keys), append(s.values, seg.Values)
 		}
-		wg.Go(func() {
-			r := rand.New(rand.NewPCG(seed, uint64(h)))
-			scatter(s.keys[h], r)
-			scatter(s.values[h], r)
-		})
 	}
-	wg.Wait()
+	spread(s.heads, func(h int) {
+		r := rand.New(rand.NewPCG(seed, uint64(h)))
+		scatter(s.keys[h], r)
+		scatter(s.values[h], r)
+	})
 	return nil
 }
 

@@ -112,6 +112,14 @@ func (s *tracedStrategy) UsesPrefillQueries() bool {
 	return ok && u.UsesPrefillQueries()
 }
 
+// IndexBytes asks the wrapped strategy.
+func (s *tracedStrategy) IndexBytes(g kv.Geometry, tokens int) int64 {
+	if i, ok := s.Strategy.(retrieval.IndexSizer); ok {
+		return i.IndexBytes(g, tokens)
+	}
+	return 0
+}
+
 func (s *tracedStrategy) Search(ctx context.Context, call *retrieval.Call, res *retrieval.Result) error {
 	start := time.Now()
 	err := s.Strategy.Search(ctx, call, res)

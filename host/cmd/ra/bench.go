@@ -22,6 +22,7 @@ import (
 	"github.com/retrievalattention/ra/host/config"
 	"github.com/retrievalattention/ra/host/engine"
 	"github.com/retrievalattention/ra/host/kernel"
+	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/model"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
@@ -351,6 +352,7 @@ func (b *benchModel) resolve(c *cobra.Command) (*config.Resolved, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.o.Memory = kv.NewAllocator(int64(cfg.Model.CPUMemoryMiB) << 20)
 	b.o.DType, b.o.TopK = kvDTypes[cfg.Model.KVDType], cfg.Attention.Budget.TopK
 	b.o.Window = engine.SinkWindow{Sink: cfg.Policy.Params.Sink, Size: cfg.Policy.Params.Window}
 	return cfg, nil

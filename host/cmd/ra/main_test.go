@@ -240,6 +240,8 @@ func TestBadInput(t *testing.T) {
 		{"layers of a loaded model", nil, []string{"bench", "model", "--layers", "1"}, exitUsage, []string{"--layers needs a --geometry"}},
 		{"geometry and model", nil, []string{"bench", "model", "--geometry", "yi-6b-200k", "--model", "x"}, exitUsage, []string{"exclude each other"}},
 		{"context over the model's", nil, []string{"bench", "model", "--context", "999999", "--prompt", "0"}, exitPrompt, []string{"prompt too long", "the limit is 139264"}},
+		{"context over the memory", nil, []string{"bench", "model", "--context", "999999999", "--prompt", "0"}, exitPrompt, []string{"not enough memory: keys and values of 999999999 tokens need ", "choose a shorter context"}},
+		{"context over the budget", []string{"RA_MODEL_CPU_MEMORY_MIB=1"}, []string{"bench", "model", "--context", "4096", "--prompt", "0"}, exitPrompt, []string{"memory budget exceeded"}},
 		{"unknown mode to measure", nil, []string{"bench", "model", "--attention", "half"}, exitUsage, []string{`unknown attention mode "half"`}},
 		{"unknown plugin to measure", nil, []string{"bench", "model", "--search", "flt"}, exitPlugin, []string{`"flt"`, `"flat"`}},
 		{"unknown parameter", nil, append([]string{"--config", write("c.toml", "version = 1\n[search.params]\nbeam = 3\n")}, ask()...), exitPlugin, []string{"beam"}},
