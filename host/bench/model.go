@@ -295,8 +295,8 @@ func (m *modelBench) decode(ctx context.Context, n int) (results []DecodeResult,
 	taken, answers := make([][]step, len(m.Modes)), make([]*engine.Answer, len(m.Modes))
 	var read []float64
 	for start, round := time.Now(), 0; round < m.Repeats || time.Since(start) < m.MinTime; round++ {
-		read = append(read, m.probe.measure(runtime.GOMAXPROCS(0), 20*time.Millisecond))
 		for i, mode := range m.Modes {
+			read = append(read, m.probe.measure(runtime.GOMAXPROCS(0), 20*time.Millisecond))
 			a, s, err := turn(mode, steps)
 			if err != nil {
 				return nil, err
