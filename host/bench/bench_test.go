@@ -23,6 +23,7 @@ import (
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/model"
+	"github.com/retrievalattention/ra/host/placement"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
 
@@ -378,7 +379,7 @@ func options(t *testing.T, layers int) ModelOptions {
 	return ModelOptions{
 		Name: "tiny", Weights: tiny.Weights(layers, 1), Layers: tiny.Config.Layers, Random: true,
 		Backend: backend, Strategy: &queryUser{Flat: retrieval.NewFlat(backend)}, Modes: engine.Modes(), DType: kernel.BF16,
-		TopK: 10, Window: engine.SinkWindow{Sink: 4, Size: 20},
+		TopK: 10, Policy: placement.SinkWindow{Sink: 4, Window: 20},
 		Contexts: []int{100, 300}, Prompts: []int{40}, Steps: 3, Repeats: 2, WorkingSet: 1 << 16, Seed: 1,
 	}
 }
@@ -412,6 +413,9 @@ func TestModel(t *testing.T) {
 			if searches := d.Attention == engine.Retrieval; searches != (d.Search.Median > 0) || searches != (d.Retrieved.Median > 0) || searches != (d.KeysScoredShare > 0) || searches != (d.IndexSeconds > 0) {
 				t.Errorf("%s: search %v, retrieved %v, keys scored %v", d.Attention, d.Search.Median, d.Retrieved.Median, d.KeysScoredShare)
 			}
+			if static := float64(d.Context + o.Steps + 1); d.Attention == engine.Full && d.StaticTokens != static || d.Attention != engine.Full && d.StaticTokens >= static/2 {
+				t.Errorf("%s: %v static tokens of %d", d.Attention, d.StaticTokens, d.Context)
+			}
 			if (d.Attention == engine.Full) != (d.AttendedShare == 1) {
 				t.Errorf("%s attends to %v", d.Attention, d.AttendedShare)
 			}
@@ -429,9 +433,8 @@ func TestScaledResult(t *testing.T) {
 	o.WorkingSet = 1
 	m := &modelBench{ModelOptions: o}
 	const ms = time.Millisecond
-	steps := []step{{total: 100 * ms, projections: 40 * ms, attention: 30 * ms, static: 10 * ms, search: 20 * ms, retrieved: 5 * ms, logits: 20 * ms}}
+	steps := []step{{total: 100 * ms, projections: 40 * ms, attention: 30 * ms, static: 10 * ms, search: 20 * ms, retrieved: 5 * ms, logits: 20 * ms, staticTokens: 24, hits: 40}}
 	a := &engine.Answer{Steps: 2}
-	a.Stats.Attended = 2 * (4*24 + 4*10) // 4 heads, 24 static tokens, 10 hits
 	a.Stats.KeysScored = 2 * 4 * 76
 	d := m.result(100, engine.Retrieval, steps, a, 1e6)
 	for _, c := range []struct {
@@ -533,7 +536,7 @@ func kernelReport() *KernelReport {
 
 func modelReport() *ModelReport {
 	rep := &ModelReport{
-		Machine: machine, Seed: 1, KVDType: "bf16", TopK: 100, Sink: 128, Window: 512,
+		Machine: machine, Seed: 1, KVDType: "bf16", TopK: 100, Policy: retrieval.Info{Name: "sinkwindow", Version: "1", Runtime: "native"},
 		Model: ModelShape{Name: "some-1b", RandomWeights: true, Layers: 16, LayersMeasured: 4, Hidden: 2048, Intermediate: 8192,
 			Heads: 32, KVHeads: 8, HeadDim: 64, Vocab: 128256, Parameters: 1235748864, WeightDType: "bf16"},
 		Search: &retrieval.Info{Name: "flat", Version: "1", Runtime: "native"},
@@ -545,7 +548,7 @@ func modelReport() *ModelReport {
 			rep.Decode = append(rep.Decode, DecodeResult{
 				Context: n, Attention: mode, Step: someSample(0.1 * v), Projections: someSample(0.06 * v), Attend: someSample(0.03 * v),
 				Logits: someSample(0.008 * v), Other: someSample(0.002 * v), Static: someSample(0.01 * v), Search: someSample(0.02 * v), Retrieved: someSample(0.005 * v),
-				TokensPerSecond: 10 / v, AttendedShare: 0.1, KeysScoredShare: 0.9, Bytes: 3e9, FloorSeconds: 0.07 * v, FloorRatio: 1 / 0.7,
+				StaticTokens: 640, TokensPerSecond: 10 / v, AttendedShare: 0.1, KeysScoredShare: 0.9, Bytes: 3e9, FloorSeconds: 0.07 * v, FloorRatio: 1 / 0.7,
 			})
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/model/sampling"
+	"github.com/retrievalattention/ra/host/placement"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
 
@@ -29,7 +30,7 @@ type ModelOptions struct {
 	Memory   *kv.Allocator // for keys and values; nil means without budget
 	DType    kernel.DType  // of keys and values
 	TopK     int
-	Window   engine.SinkWindow
+	Policy   placement.Policy // places tokens, in all modes but full
 
 	Contexts   []int // tokens in context of the decode steps
 	Prompts    []int // tokens prefilled
@@ -54,8 +55,7 @@ type ModelReport struct {
 	KVDType string          `json:"kv_dtype"`
 	Search  *retrieval.Info `json:"search"` // null when no mode searches
 	TopK    int             `json:"top_k"`
-	Sink    int             `json:"sink"`
-	Window  int             `json:"window"`
+	Policy  retrieval.Info  `json:"policy"`
 	// Memory is the read bandwidth of all threads, measured between the
 	// decode steps.
 	Memory  Ceiling         `json:"memory"`
@@ -104,6 +104,7 @@ type DecodeResult struct {
 	// 0 where the mode does not search.
 	IndexSeconds float64 `json:"index_seconds"`
 
+	StaticTokens    float64 `json:"static_tokens"` // of a layer, in the mean
 	TokensPerSecond float64 `json:"tokens_per_second"`
 	AttendedShare   float64 `json:"attended_share"`
 	KeysScoredShare float64 `json:"keys_scored_share"`
@@ -179,7 +180,7 @@ func Model(ctx context.Context, o ModelOptions) (rep *ModelReport, err error) {
 	m := &modelBench{ModelOptions: o, loaded: loaded}
 	rep = &ModelReport{
 		Machine: ThisMachine(), Seed: o.Seed, Model: o.shape(), KVDType: o.DType.String(),
-		TopK: o.TopK, Sink: o.Window.Sink, Window: o.Window.Size,
+		TopK: o.TopK, Policy: o.Policy.Info(),
 	}
 	if o.Strategy != nil {
 		info := o.Strategy.Info()
@@ -250,7 +251,7 @@ func (m *modelBench) engine(model compute.Model, t *trace, longest int) (*engine
 		limit = longest
 	}
 	o := engine.Options{
-		Model: t.model(model), Backend: t.backend(m.Backend), Memory: m.Memory, DType: m.DType, TopK: m.TopK, Window: m.Window, MaxContext: limit,
+		Model: t.model(model), Backend: t.backend(m.Backend), Memory: m.Memory, DType: m.DType, TopK: m.TopK, Policy: m.Policy, MaxContext: limit,
 	}
 	if m.Strategy != nil {
 		o.Strategy = t.strategy(m.Strategy)
@@ -347,7 +348,9 @@ func (m *modelBench) result(n int, mode engine.Mode, steps []step, a *engine.Ans
 		AttendedShare: a.AttendedShare(), KeysScoredShare: a.KeysScoredShare(),
 	}
 	d.TokensPerSecond = 1 / d.Step.Median
-	measured := m.stepBytes(n, mode, a)
+	last := steps[len(steps)-1]
+	d.StaticTokens = float64(last.staticTokens) / float64(m.Weights.Spec.Layers)
+	measured := m.stepBytes(&last, a)
 	d.Bytes = measured.head + int64(scale*float64(measured.layers))
 	if measured.head+measured.layers >= m.WorkingSet {
 		d.FloorSeconds = float64(d.Bytes) / memory
@@ -358,7 +361,7 @@ func (m *modelBench) result(n int, mode engine.Mode, steps []step, a *engine.Ans
 
 // stepBytes returns what a step must read for the measured layers and for
 // the logits.
-func (m *modelBench) stepBytes(n int, mode engine.Mode, a *engine.Answer) (b struct{ layers, head int64 }) {
+func (m *modelBench) stepBytes(s *step, a *engine.Answer) (b struct{ layers, head int64 }) {
 	w := m.Weights
 	size := func(r kernel.Rows) int64 { return int64(r.N) * int64(r.Dim) * int64(r.DType.Size()) }
 	b.head = size(w.Head)
@@ -368,17 +371,9 @@ func (m *modelBench) stepBytes(n int, mode engine.Mode, a *engine.Answer) (b str
 			b.layers += size(r)
 		}
 	}
-	static := n
-	if mode != engine.Full {
-		static = min(n, m.Window.Sink+m.Window.Size)
-	}
 	row, group := int64(w.HeadDim*m.DType.Size()), int64(w.Heads/w.KVHeads)
-	b.layers += 2 * row * int64(static*w.KVHeads*w.Spec.Layers)
-	if mode == engine.Retrieval {
-		perStep := func(sum int64) int64 { return sum / int64(a.Steps) }
-		hits := perStep(a.Stats.Attended) - int64(static*w.Heads*w.Spec.Layers)
-		b.layers += row * (perStep(a.Stats.KeysScored)/group + max(hits, 0))
-	}
+	scored := a.Stats.KeysScored / int64(a.Steps) / group
+	b.layers += row * (2*int64(s.staticTokens*w.KVHeads) + scored + int64(s.hits))
 	return b
 }
 

@@ -47,12 +47,12 @@ func (rep *ModelReport) WriteText(out io.Writer) error {
 		fmt.Fprintf(out, "SCALED: %d of %d layers were measured; times are scaled to all layers\n", m.LayersMeasured, m.Layers)
 	}
 	if s := rep.Search; s != nil {
-		fmt.Fprintf(out, "retrieval: %s (%s), top-%d, static set of %d first and %d last tokens\n", s, s.Runtime, rep.TopK, rep.Sink, rep.Window)
+		fmt.Fprintf(out, "retrieval: %s (%s), top-%d; placement: %s (%s)\n", s, s.Runtime, rep.TopK, rep.Policy, rep.Policy.Runtime)
 	}
 	if len(rep.Decode) > 0 {
 		w := &table{}
 		fmt.Fprintf(out, "memory read: %s GB/s ±%s, %d threads\n\ndecode step, ms\n", figure(rep.Memory.Median), percent(rep.Memory.Spread()), rep.Memory.Threads)
-		w.row("context", "attention", "step", "±", "tokens/s", "projections", "attention", "logits", "other", "static", "search", "retrieved", "keys scored", "GB read", "floor", "x floor")
+		w.row("context", "attention", "step", "±", "tokens/s", "projections", "attention", "logits", "other", "static", "search", "retrieved", "static tokens", "keys scored", "GB read", "floor", "x floor")
 		ms := func(s Sample) string { return figure(s.Median * 1e3) }
 		for _, d := range rep.Decode {
 			search, retrieved, scored, floor, ratio := "", "", "", "", ""
@@ -63,7 +63,7 @@ func (rep *ModelReport) WriteText(out io.Writer) error {
 				floor, ratio = figure(d.FloorSeconds*1e3), fmt.Sprintf("%.2f", d.FloorRatio)
 			}
 			w.row(d.Context, d.Attention, ms(d.Step), percent(d.Step.Spread()), figure(d.TokensPerSecond), ms(d.Projections), ms(d.Attend), ms(d.Logits), ms(d.Other),
-				ms(d.Static), search, retrieved, scored, figure(float64(d.Bytes)/1e9), floor, ratio)
+				ms(d.Static), search, retrieved, fmt.Sprintf("%.0f", d.StaticTokens), scored, figure(float64(d.Bytes)/1e9), floor, ratio)
 		}
 		if err := w.write(out); err != nil {
 			return err

@@ -22,6 +22,10 @@ type step struct {
 	search      time.Duration
 	retrieved   time.Duration // attention over the hits
 	logits      time.Duration
+
+	// Tokens attended: static ones summed over layers, hits over layers and
+	// query heads.
+	staticTokens, hits int
 }
 
 // trace wraps what the engine decodes with, in wrappers that note how long
@@ -91,6 +95,7 @@ func (b *tracedBackend) AttendStatic(view *kv.View, layer int, queries []float32
 	start := time.Now()
 	err := b.Backend.AttendStatic(view, layer, queries, parts)
 	b.t.now.static += time.Since(start)
+	b.t.now.staticTokens += view.Count(layer, kv.Static)
 	return err
 }
 
@@ -98,6 +103,9 @@ func (b *tracedBackend) AttendHits(view *kv.View, layer int, queries []float32, 
 	start := time.Now()
 	err := b.Backend.AttendHits(view, layer, queries, ids, bias, parts)
 	b.t.now.retrieved += time.Since(start)
+	for _, list := range ids {
+		b.t.now.hits += len(list)
+	}
 	return err
 }
 

@@ -219,6 +219,7 @@ func (b *benchKernels) atLevel(ctx context.Context, level string) (*bench.Kernel
 // override.
 var benchModelFlags = map[string]string{
 	"model":    "model.path",
+	"policy":   "policy.plugin",
 	"kv-dtype": "model.kv_dtype",
 	"top-k":    "attention.budget.top_k",
 	"sink":     "policy.params.sink",
@@ -232,11 +233,12 @@ type benchModel struct {
 	benchOutput
 	geometry, attention, search string
 	layers, workingSet          int
+	params                      pluginParams
 	o                           bench.ModelOptions
 }
 
 func newBenchModel(g *globals) *cobra.Command {
-	b := &benchModel{benchOutput: benchOutput{globals: g}}
+	b := &benchModel{benchOutput: benchOutput{globals: g}, params: pluginParams{}}
 	c := &cobra.Command{
 		Use:   "model",
 		Short: "Measure decode steps against the context length, and prefill against the prompt length",
@@ -271,9 +273,11 @@ repeats; ± is half the distance of the quartiles. Attention modes take turns.`,
 	f.Uint64Var(&b.o.Seed, "seed", 1, "seed of weights, keys, values and tokens")
 	f.String("model", "", "model folder; empty: the embedded reference model")
 	f.String("kv-dtype", "", "type of keys and values: bf16, f16 or f32")
+	b.params.flags(c)
+	f.String("policy", "", "placement policy: a built-in or configured name, or a .wasm file")
 	f.Int("top-k", 0, "most tokens retrieved a query head and step")
-	f.Int("sink", 0, "first tokens in the static set")
-	f.Int("window", 0, "last tokens in the static set")
+	f.Int("sink", 0, "short for --policy-param sink=N: first tokens in the static set")
+	f.Int("window", 0, "short for --policy-param window=N: last tokens in the static set")
 	b.flags(c)
 	return c
 }
@@ -298,6 +302,12 @@ func (b *benchModel) run(c *cobra.Command, _ []string) (err error) {
 		}
 		closers = append(closers, b.o.Strategy.Close)
 	}
+	policy, err := openPolicy(ctx, cfg, b.o.Backend, b.logger())
+	if err != nil {
+		return err
+	}
+	closers = append(closers, policy.Close)
+	b.o.Policy = policy
 	if b.geometry != "" {
 		err = b.random()
 	} else {
@@ -345,6 +355,9 @@ func (b *benchModel) resolve(c *cobra.Command) (*config.Resolved, error) {
 		return nil, fmt.Errorf("%w: --layers needs a --geometry", errUsage)
 	}
 	flags := changedFlags(c, benchModelFlags)
+	if err := b.params.into(flags); err != nil {
+		return nil, err
+	}
 	if b.search != nativeSearch {
 		flags["search.plugin"] = b.search
 	}
@@ -354,7 +367,6 @@ func (b *benchModel) resolve(c *cobra.Command) (*config.Resolved, error) {
 	}
 	b.o.Memory = kv.NewAllocator(int64(cfg.Model.CPUMemoryMiB) << 20)
 	b.o.DType, b.o.TopK = kvDTypes[cfg.Model.KVDType], cfg.Attention.Budget.TopK
-	b.o.Window = engine.SinkWindow{Sink: cfg.Policy.Params.Sink, Size: cfg.Policy.Params.Window}
 	return cfg, nil
 }
 

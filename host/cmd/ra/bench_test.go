@@ -104,7 +104,7 @@ func TestBenchModel(t *testing.T) {
 				t.Errorf("%+v", d)
 			}
 		}
-		for _, f := range strings.Fields("machine model kv_dtype search top_k sink window memory decode prefill context attention step_seconds projections_seconds attention_seconds logits_seconds other_seconds static_seconds search_seconds retrieved_seconds index_seconds tokens_per_second attended_share keys_scored_share bytes floor_seconds floor_ratio prompt seconds gflop_per_s layers_measured") {
+		for _, f := range strings.Fields("machine model kv_dtype search top_k policy static_tokens memory decode prefill context attention step_seconds projections_seconds attention_seconds logits_seconds other_seconds static_seconds search_seconds retrieved_seconds index_seconds tokens_per_second attended_share keys_scored_share bytes floor_seconds floor_ratio prompt seconds gflop_per_s layers_measured") {
 			if !strings.Contains(out, `"`+f+`"`) {
 				t.Errorf("no field %q", f)
 			}

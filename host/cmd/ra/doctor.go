@@ -90,6 +90,13 @@ func examine(ctx context.Context, g *globals) (findings []finding, first error) 
 	}
 	i := p.Info()
 	add("search plugin", fmt.Sprintf("%s %s, %s, %s", i.Name, i.Version, i.Runtime, i.Digest), p.Close(), "")
+	policy, err := openPolicy(ctx, cfg, compute.NewCPU(), g.logger())
+	if err != nil {
+		add("policy", "", err, "check policy.plugin, policy.params and its [[plugin]] entry")
+		return findings, first
+	}
+	i = policy.Info()
+	add("policy", fmt.Sprintf("%s %s, %s, %s", i.Name, i.Version, i.Runtime, i.Digest), policy.Close(), "")
 	return findings, first
 }
 

@@ -20,6 +20,7 @@ import (
 var generateFlags = map[string]string{
 	"model":        "model.path",
 	"search":       "search.plugin",
+	"policy":       "policy.plugin",
 	"top-k":        "attention.budget.top_k",
 	"sink":         "policy.params.sink",
 	"window":       "policy.params.window",
@@ -35,11 +36,12 @@ type generate struct {
 	file, text string
 	questions  []string
 	attention  string
+	params     pluginParams
 	json       bool
 }
 
 func newGenerate(g *globals) *cobra.Command {
-	r := &generate{globals: g}
+	r := &generate{globals: g, params: pluginParams{}}
 	c := &cobra.Command{
 		Use:   "generate",
 		Short: "Answer a prompt",
@@ -66,9 +68,11 @@ figures go to stderr.`,
 	f.BoolVar(&r.json, "json", false, "print one JSON object")
 	f.String("model", "", "model folder; empty: the embedded reference model")
 	f.String("search", "", "search plugin: a built-in or configured name, or a .wasm file")
+	r.params.flags(c)
+	f.String("policy", "", "placement policy: a built-in or configured name, or a .wasm file")
 	f.Int("top-k", 0, "most tokens retrieved a query head and step")
-	f.Int("sink", 0, "first tokens in the static set")
-	f.Int("window", 0, "last tokens in the static set")
+	f.Int("sink", 0, "short for --policy-param sink=N: first tokens in the static set")
+	f.Int("window", 0, "short for --policy-param window=N: last tokens in the static set")
 	f.Int("max-tokens", 0, "most tokens to generate an answer")
 	f.Float64("temperature", 0, "sampling temperature; 0 is greedy")
 	f.Int("sample-top-k", 0, "sample among the k most likely tokens; 0: all")
@@ -127,6 +131,9 @@ func (r *generate) run(c *cobra.Command, _ []string) (err error) {
 // resolve returns the configuration under the flags given, and the modes.
 func (r *generate) resolve(c *cobra.Command) (*config.Resolved, []engine.Mode, error) {
 	flags := changedFlags(c, generateFlags)
+	if err := r.params.into(flags); err != nil {
+		return nil, nil, err
+	}
 	var modes []engine.Mode
 	if r.attention != "" {
 		var err error
@@ -143,6 +150,29 @@ func (r *generate) resolve(c *cobra.Command) (*config.Resolved, []engine.Mode, e
 		modes = []engine.Mode{engine.Mode(cfg.Attention.Mode)} // checked by config
 	}
 	return cfg, modes, nil
+}
+
+// pluginParams are the values of --search-param and --policy-param, by table.
+type pluginParams map[string]*[]string
+
+func (p pluginParams) flags(c *cobra.Command) {
+	for _, table := range []string{"search", "policy"} {
+		p[table] = c.Flags().StringArray(table+"-param", nil, "parameter of the "+table+" plugin, as NAME=VALUE; may be given several times")
+	}
+}
+
+// into adds the keys that the parameters set.
+func (p pluginParams) into(flags map[string]string) error {
+	for table, list := range p {
+		for _, param := range *list {
+			name, value, ok := strings.Cut(param, "=")
+			if !ok || name == "" {
+				return fmt.Errorf("%w: --%s-param %q is not NAME=VALUE", errUsage, table, param)
+			}
+			flags[table+".params."+name] = value
+		}
+	}
+	return nil
 }
 
 // changedFlags maps the keys of the flags that were given to their values.
