@@ -139,6 +139,7 @@ CASES = [
     ("ra codes, two stages", "search", "2 bit + bf16", "ours", "codes", None),
     ("ra knn", "knn", "bf16", "ours", "knn-bf16", None),
     ("ra knn", "knn", "f32", "ours", "knn-f32", None),
+    ("ra knn, rounded", "knn", "bf16", "ours", "knn-rounded", None),
     ("faiss.knn, BLAS", "knn", "f32", "faiss", "knn", 1),
     ("faiss.knn", "knn", "f32", "faiss", "knn", None),
 ]
