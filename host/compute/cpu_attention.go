@@ -26,12 +26,12 @@ func (c *cpu) AttendStatic(view *kv.View, layer int, queries []float32, parts []
 	}
 	states := newPartials(len(spans)*len(parts), d)
 	scale := float32(1 / math.Sqrt(float64(d)))
-	err := c.parallel(context.Background(), geo.KVHeads*len(spans), kernel.CausalScratch(d), func(i int, scratch []float32) {
+	err := c.parallel(context.Background(), geo.KVHeads*len(spans), kernel.CausalScratch(group, d), func(i int, scratch []float32) {
 		head, span := i%geo.KVHeads, i/geo.KVHeads
 		q := queries[head*group*d:][:group*d]
 		ps := states[span*len(parts)+head*group:][:group]
 		for s := range kvc.Segments(layer, head, spans[span].Lo, spans[span].Hi) {
-			kernel.AttendCausal(q, group, s.Keys.N, s.Keys, s.Values, 0, s.Keys.N, scale, ps, scratch)
+			kernel.AttendCausal(q, group, group, s.Keys.N, s.Keys, s.Values, 0, s.Keys.N, scale, ps, scratch)
 		}
 	})
 	if err != nil {

@@ -187,10 +187,10 @@ func BenchmarkAttendCausal(b *testing.B) {
 			for i := range ps {
 				ps[i] = partial(dim)
 			}
-			scratch := make([]float32, CausalScratch(dim))
+			scratch := make([]float32, CausalScratch(nq, dim))
 			b.Run(fmt.Sprintf("dim%d/queries%d", dim, nq), func(b *testing.B) {
 				eachLevel(b, float64(4*nq*n*dim), "GFLOP/s", func() {
-					AttendCausal(q, nq, n, keys, values, 0, n, 0.125, ps, scratch)
+					AttendCausal(q, nq, 1, n, keys, values, 0, n, 0.125, ps, scratch)
 				})
 			})
 		}

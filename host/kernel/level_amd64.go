@@ -34,6 +34,7 @@ func vectorLevels() []level {
 		sumSquares:   sumSquaresAVX2,
 		normMul:      normMulAVX2,
 		rope:         ropeAVX2,
+		tiles:        tilesAVX2,
 	}})
 	if !x.HasAVX512F || !x.HasAVX512BW || !x.HasAVX512VL || !x.HasAVX512DQ {
 		return ls
@@ -62,11 +63,13 @@ func vectorLevels() []level {
 		sumSquares:   sumSquaresAVX512,
 		normMul:      normMulAVX512,
 		rope:         ropeAVX512,
+		tiles:        tilesAVX512,
 	}
 	ls = append(ls, level{"avx512", &wide})
 	if !x.HasAVX512VNNI || !x.HasAVX512BF16 {
 		return ls
 	}
 	vnni := wide
+	vnni.tiles = wide.tiles.withBF16()
 	return append(ls, level{"avx512vnni", &vnni})
 }

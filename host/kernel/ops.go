@@ -27,6 +27,7 @@ type ops struct {
 	sumSquares             func(x *float32, n int) float64
 	normMul                func(x, weight *float32, inv float32, out *float32, n int)
 	rope                   func(a, b, cos, sin *float32, n int)
+	tiles                  tileOps
 }
 
 type (
@@ -132,7 +133,7 @@ func (o *ops) scoreRange(qs [][]float32, rows Rows, lo, hi int, out [][]float32)
 func (o *ops) mulNT(a []float32, n int, b Rows, lo, m int, c []float32, ldc int) {
 	d := b.Dim
 	step := b.rowsWithin(cacheBytes * 3 / 4)
-	if n <= fewRows {
+	if n <= streamedRows {
 		step = b.rowsWithin(callBytes)
 	}
 	for j := 0; j < m; j += step {

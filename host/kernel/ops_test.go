@@ -210,8 +210,8 @@ func TestMatMulEverySize(t *testing.T) {
 	atEveryLevel(t, func(t *testing.T) {
 		r := rand.New(rand.NewPCG(23, 3))
 		for _, dtype := range dtypes {
-			for _, dim := range dims {
-				n, outs := 1+r.IntN(11), 1+r.IntN(150)
+			for _, dim := range append(slices.Clone(dims), 513, 600, 1100) {
+				n, outs := 1+r.IntN(90), 1+r.IntN(150)
 				lo := r.IntN(outs)
 				hi := lo + r.IntN(outs-lo+1)
 				w := guardedRows(t, r, dtype, outs, dim)
@@ -277,7 +277,7 @@ func TestAttendEverySize(t *testing.T) {
 					ps[i] = Partial{Acc: guarded(t, make([]float32, dim))}
 					ps[i].Reset()
 				}
-				AttendCausal(qs, nq, from, keys, values, 0, n, scale, ps, guarded(t, make([]float32, CausalScratch(dim))))
+				AttendCausal(qs, nq, 1, from, keys, values, 0, n, scale, ps, guarded(t, make([]float32, CausalScratch(nq, dim))))
 				for i := range ps {
 					seen := make([]int, min(from+i+1, n))
 					for id := range seen {
@@ -524,7 +524,7 @@ func TestKernelsDoNotAllocate(t *testing.T) {
 		ids, x := []uint32{4, 190, 3, 3, 77, 12, 13, 14, 15, 16, 17}, random(r, 2*dim)
 		ps := []Partial{partial(dim), partial(dim)}
 		product := make([]float32, 2*n)
-		scratch := make([]float32, max(CausalScratch(dim), GEMMScratch(dim)))
+		scratch := make([]float32, max(CausalScratch(2, dim), GEMMScratch(dim)))
 		top := NewTopK(20)
 		top.Push(0, out[0])
 		for name, f := range map[string]func(){
@@ -532,7 +532,7 @@ func TestKernelsDoNotAllocate(t *testing.T) {
 			"ScoreRange":   func() { ScoreRange(qs, rows, 0, n, out, scratch) },
 			"MatMul":       func() { MatMul(x, 2, rows, 0, n, product, n, scratch) },
 			"AttendList":   func() { AttendList(qs[0], rows, rows, ids, nil, 1, &ps[0], scratch[:2*dim]) },
-			"AttendCausal": func() { AttendCausal(x, 2, n, rows, rows, 0, n, 1, ps, scratch) },
+			"AttendCausal": func() { AttendCausal(x, 2, 1, n, rows, rows, 0, n, 1, ps, scratch) },
 			"TopK":         func() { top.Push(1000, out[0]) },
 			"Elementwise": func() {
 				RMSNorm(x, x, 1, x)

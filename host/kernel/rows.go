@@ -85,7 +85,7 @@ func (r Rows) Widen(i int, dst []float32) {
 		row := r.U16[lo:hi]
 		dst = dst[:len(row)]
 		for j, b := range row {
-			dst[j] = math.Float32frombits(uint32(b) << 16)
+			dst[j] = bf16ToF32(b)
 		}
 	default:
 		row := r.U16[lo:hi]
@@ -125,6 +125,9 @@ func F32ToBF16(v float32) uint16 {
 	}
 	return uint16((b + 0x7fff + (b>>16)&1) >> 16)
 }
+
+// bf16ToF32 widens a bfloat16.
+func bf16ToF32(b uint16) float32 { return math.Float32frombits(uint32(b) << 16) }
 
 // F32ToF16 rounds to nearest even; values beyond the range become infinities,
 // NaN stays NaN.

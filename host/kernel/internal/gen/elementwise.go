@@ -216,7 +216,18 @@ func (x exponential) setup() {
 	for i, name := range []string{"log2e", "magic", "ln2hi", "ln2lo", "least", "most"} {
 		x.broadcast(name, 4+i)
 	}
+	if x.wide() {
+		for i, c := range series {
+			x.broadcast(c, coefficients+i)
+		}
+	}
 }
+
+// series are the coefficients of the polynomial, highest first. AVX-512 has
+// registers for them, from coefficients on.
+var series = []string{"c6", "c5", "c4", "c3", "half", "one", "one"}
+
+const coefficients = 16
 
 func (x exponential) step() {
 	v := x.v
@@ -234,8 +245,16 @@ func (x exponential) step() {
 	VSUBPS(magic, v(1), v(1)) // n
 	VFNMADD231PS(v(1), ln2hi, v(0))
 	VFNMADD231PS(v(1), ln2lo, v(0)) // r
-	VBROADCASTSS(x.f32s["c6"], v(2))
-	for _, c := range []string{"c5", "c4", "c3", "half", "one", "one"} {
+	if x.wide() {
+		VMOVAPS(v(coefficients), v(2))
+	} else {
+		VBROADCASTSS(x.f32s["c6"], v(2))
+	}
+	for i, c := range series[1:] {
+		if x.wide() {
+			VFMADD213PS(v(coefficients+1+i), v(0), v(2))
+			continue
+		}
 		VBROADCASTSS(x.f32s[c], v(3))
 		VFMADD213PS(v(3), v(0), v(2))
 	}

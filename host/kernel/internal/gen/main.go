@@ -53,6 +53,8 @@ var parts = map[string]func(*level){
 		l.normMul()
 		l.rope()
 	},
+	"gemm": (*level).gemm,
+	"peak": (*level).peak,
 }
 
 func main() {
