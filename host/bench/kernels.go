@@ -116,6 +116,7 @@ var families = []family{
 	{onRows, scoreRange},
 	{onRows, scoreList},
 	{onRows, topK},
+	{onRows, exactKNN},
 	{onRows, attendList},
 	{onRows, attendDecode},
 	{onRows, attendPrefill},
@@ -497,7 +498,7 @@ func attend(s *store, o *KernelOptions, name string, nq, rows int) kernelCase {
 		name: name, dim: s.dim, n: rows, queries: nq, cache: "memory", unit: "token",
 		units: float64(rows), bytes: float64(2*rows) * s.rowBytes(), flops: float64(4 * rows * nq * s.dim),
 		worker: func(c *cursor) func() {
-			q, scratch, scale := vector(o.rand(), nq*s.dim), make([]float32, kernel.CausalScratch(s.dim)), softmaxScale(s.dim)
+			q, scratch, scale := vector(o.rand(), nq*s.dim), make([]float32, kernel.CausalScratch(nq, s.dim)), softmaxScale(s.dim)
 			ps := make([]kernel.Partial, nq)
 			for i := range ps {
 				ps[i].Acc = make([]float32, s.dim)
@@ -507,7 +508,7 @@ func attend(s *store, o *KernelOptions, name string, nq, rows int) kernelCase {
 					ps[i].Reset()
 				}
 				head, lo := c.next(s, rows)
-				kernel.AttendCausal(q, nq, s.n, s.keys[head], s.values[head], lo, lo+rows, scale, ps, scratch)
+				kernel.AttendCausal(q, nq, nq, s.n, s.keys[head], s.values[head], lo, lo+rows, scale, ps, scratch)
 			}
 		},
 	}

@@ -45,6 +45,10 @@ type maker func(d *data) (func(r *request) ([][][]uint32, error), error)
 var makers = map[string]maker{
 	"flat-bf16": flat(kernel.BF16),
 	"flat-f32":  flat(kernel.F32),
+
+	"knn-bf16":    knn(kernel.BF16, kernel.KNN),
+	"knn-f32":     knn(kernel.F32, kernel.KNN),
+	"knn-rounded": knn(kernel.BF16, kernel.KNNRounded),
 }
 
 // request asks for the first queries of the first heads.
