@@ -490,7 +490,7 @@ func attendDecode(s *store, o *KernelOptions) []kernelCase {
 
 // attendPrefill attends a block of prefill queries to consecutive tokens.
 func attendPrefill(s *store, o *KernelOptions) []kernelCase {
-	return []kernelCase{attend(s, o, "attend-prefill", 64, min(2048, s.n))}
+	return []kernelCase{attend(s, o, "attend-prefill", kernel.CausalQueries, min(2048, s.n))}
 }
 
 func attend(s *store, o *KernelOptions, name string, nq, rows int) kernelCase {
