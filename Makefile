@@ -77,7 +77,7 @@ KERNEL_GEN = host/kernel/internal/gen
 
 # The generator is a module of its own: the assembler is no dependency of ra.
 kernels: ## rebuild the assembly of host/kernel
-	@cd $(KERNEL_GEN) && GOWORK=off $(GO) build -o gen . && for part in rows elementwise gemm; do for level in avx2 avx512; do \
+	@cd $(KERNEL_GEN) && GOWORK=off $(GO) build -o gen . && for part in rows scan elementwise gemm; do for level in avx2 avx512; do \
 		./gen -part $$part -level $$level -pkg kernel \
 			-out ../../$${part}_$${level}_amd64.s -stubs ../../$${part}_$${level}_amd64.go || exit 1; \
 	done; done; for level in avx2 avx512; do \

@@ -49,6 +49,45 @@ GLOBL inf<>(SB), RODATA|NOPTR, $4
 DATA neginf<>+0(SB)/4, $0xff800000
 GLOBL neginf<>(SB), RODATA|NOPTR, $4
 
+DATA s3<>+0(SB)/4, $0xb94ca1f9
+GLOBL s3<>(SB), RODATA|NOPTR, $4
+
+DATA s2<>+0(SB)/4, $0x3c08839e
+GLOBL s2<>(SB), RODATA|NOPTR, $4
+
+DATA s1<>+0(SB)/4, $0xbe2aaaa3
+GLOBL s1<>(SB), RODATA|NOPTR, $4
+
+DATA cos3<>+0(SB)/4, $0x37ccf5ce
+GLOBL cos3<>(SB), RODATA|NOPTR, $4
+
+DATA cos2<>+0(SB)/4, $0xbab6061a
+GLOBL cos2<>(SB), RODATA|NOPTR, $4
+
+DATA cos1<>+0(SB)/4, $0x3d2aaaa5
+GLOBL cos1<>(SB), RODATA|NOPTR, $4
+
+DATA minushalf<>+0(SB)/4, $0xbf000000
+GLOBL minushalf<>(SB), RODATA|NOPTR, $4
+
+DATA upper<>+0(SB)/4, $0xffff0000
+GLOBL upper<>(SB), RODATA|NOPTR, $4
+
+DATA three<>+0(SB)/4, $0x00000003
+GLOBL three<>(SB), RODATA|NOPTR, $4
+
+DATA ulp<>+0(SB)/4, $0x00000001
+GLOBL ulp<>(SB), RODATA|NOPTR, $4
+
+DATA below<>+0(SB)/4, $0x00007fff
+GLOBL below<>(SB), RODATA|NOPTR, $4
+
+DATA quiet<>+0(SB)/4, $0x00000040
+GLOBL quiet<>(SB), RODATA|NOPTR, $4
+
+DATA nan<>+0(SB)/4, $0x7fc00000
+GLOBL nan<>(SB), RODATA|NOPTR, $4
+
 // func axpyAVX512(w float32, x *float32, y *float32, n int)
 // Requires: AVX, AVX512F
 TEXT ·axpyAVX512(SB), NOSPLIT, $0-32
@@ -241,7 +280,7 @@ TEXT ·expSumAVX512(SB), NOSPLIT, $0-28
 	VBROADCASTSS one<>+0(SB), Z21
 	VBROADCASTSS one<>+0(SB), Z22
 	VBROADCASTSS shift+16(FP), Z11
-	VPXORD       Z12, Z12, Z12
+	VXORPS       X12, X12, X12
 	MOVQ         n+8(FP), CX
 	MOVQ         CX, BX
 	ANDQ         $-16, BX
@@ -410,7 +449,7 @@ done:
 // Requires: AVX, AVX512F, AVX512VL
 TEXT ·sumSquaresAVX512(SB), NOSPLIT, $0-24
 	MOVQ   x+0(FP), AX
-	VPXORD Z0, Z0, Z0
+	VXORPS X0, X0, X0
 	MOVQ   n+8(FP), CX
 	MOVQ   CX, BX
 	ANDQ   $-8, BX
@@ -540,6 +579,190 @@ tail:
 	VFMADD231PS Z2, Z1, Z5
 	VMOVUPS     Z4, K1, (AX)(DI*4)
 	VMOVUPS     Z5, K1, (DX)(DI*4)
+
+done:
+	VZEROUPPER
+	RET
+
+// func ropeTableAVX512(pos float32, invFreq *float32, cos *float32, sin *float32, n int)
+// Requires: AVX, AVX2, AVX512F, AVX512VL, FMA3
+TEXT ·ropeTableAVX512(SB), NOSPLIT, $0-40
+	MOVQ         invFreq+8(FP), AX
+	MOVQ         cos+16(FP), DX
+	MOVQ         sin+24(FP), BX
+	VBROADCASTSS pos+0(FP), Y7
+	VBROADCASTSD quarters<>+0(SB), Z8
+	VBROADCASTSD magic64<>+0(SB), Z9
+	VBROADCASTSD quarterHigh<>+0(SB), Z10
+	VBROADCASTSD quarterLow<>+0(SB), Z11
+	VBROADCASTSS sign<>+0(SB), Y12
+	MOVQ         n+32(FP), CX
+	MOVQ         CX, DI
+	ANDQ         $-8, DI
+	XORQ         SI, SI
+	CMPQ         SI, DI
+	JGE          tail
+
+loop:
+	VMOVUPS      (AX)(SI*4), Y0
+	VMULPS       Y7, Y0, Y0
+	VCVTPS2PD    Y0, Z0
+	VMOVAPD      Z9, Z1
+	VFMADD231PD  Z8, Z0, Z1
+	VPMOVQD      Z1, Y2
+	VSUBPD       Z9, Z1, Z1
+	VFNMADD231PD Z10, Z1, Z0
+	VFNMADD231PD Z11, Z1, Z0
+	VCVTPD2PS    Z0, Y0
+	VMULPS       Y0, Y0, Y3
+	VBROADCASTSS s3<>+0(SB), Y4
+	VBROADCASTSS s2<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VBROADCASTSS s1<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VMULPS       Y3, Y0, Y6
+	VFMADD213PS  Y0, Y6, Y4
+	VBROADCASTSS cos3<>+0(SB), Y5
+	VBROADCASTSS cos2<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VBROADCASTSS cos1<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VBROADCASTSS minushalf<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VPSLLD       $0x1f, Y2, Y6
+	VBLENDVPS    Y6, Y5, Y4, Y3
+	VBLENDVPS    Y6, Y4, Y5, Y5
+	VPSLLD       $0x1e, Y2, Y4
+	VPXOR        Y4, Y6, Y6
+	VPAND        Y12, Y4, Y4
+	VPAND        Y12, Y6, Y6
+	VPXOR        Y4, Y3, Y3
+	VPXOR        Y6, Y5, Y5
+	VMOVUPS      Y3, (BX)(SI*4)
+	VMOVUPS      Y5, (DX)(SI*4)
+	ADDQ         $0x08, SI
+	CMPQ         SI, DI
+	JLT          loop
+
+tail:
+	SUBQ         SI, CX
+	JLE          done
+	MOVQ         n+32(FP), CX
+	ANDQ         $0x07, CX
+	MOVL         $0x00000001, DI
+	SHLL         CL, DI
+	DECL         DI
+	KMOVW        DI, K1
+	VMOVUPS.Z    (AX)(SI*4), K1, Y0
+	VMULPS       Y7, Y0, Y0
+	VCVTPS2PD    Y0, Z0
+	VMOVAPD      Z9, Z1
+	VFMADD231PD  Z8, Z0, Z1
+	VPMOVQD      Z1, Y2
+	VSUBPD       Z9, Z1, Z1
+	VFNMADD231PD Z10, Z1, Z0
+	VFNMADD231PD Z11, Z1, Z0
+	VCVTPD2PS    Z0, Y0
+	VMULPS       Y0, Y0, Y3
+	VBROADCASTSS s3<>+0(SB), Y4
+	VBROADCASTSS s2<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VBROADCASTSS s1<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y4
+	VMULPS       Y3, Y0, Y6
+	VFMADD213PS  Y0, Y6, Y4
+	VBROADCASTSS cos3<>+0(SB), Y5
+	VBROADCASTSS cos2<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VBROADCASTSS cos1<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VBROADCASTSS minushalf<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VBROADCASTSS one<>+0(SB), Y6
+	VFMADD213PS  Y6, Y3, Y5
+	VPSLLD       $0x1f, Y2, Y6
+	VBLENDVPS    Y6, Y5, Y4, Y3
+	VBLENDVPS    Y6, Y4, Y5, Y5
+	VPSLLD       $0x1e, Y2, Y4
+	VPXOR        Y4, Y6, Y6
+	VPAND        Y12, Y4, Y4
+	VPAND        Y12, Y6, Y6
+	VPXOR        Y4, Y3, Y3
+	VPXOR        Y6, Y5, Y5
+	VMOVUPS      Y3, K1, (BX)(SI*4)
+	VMOVUPS      Y5, K1, (DX)(SI*4)
+
+done:
+	VZEROUPPER
+	RET
+
+DATA quarters<>+0(SB)/8, $0x3fe45f306dc9c883
+GLOBL quarters<>(SB), RODATA|NOPTR, $8
+
+DATA magic64<>+0(SB)/8, $0x4338000000000000
+GLOBL magic64<>(SB), RODATA|NOPTR, $8
+
+DATA quarterHigh<>+0(SB)/8, $0x3ff921fb54442d18
+GLOBL quarterHigh<>(SB), RODATA|NOPTR, $8
+
+DATA quarterLow<>+0(SB)/8, $0x3c91a62633145c07
+GLOBL quarterLow<>(SB), RODATA|NOPTR, $8
+
+// func narrowBF16AVX512(dst *uint16, src *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·narrowBF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS ulp<>+0(SB), Z4
+	VBROADCASTSS below<>+0(SB), Z5
+	VBROADCASTSS quiet<>+0(SB), Z6
+
+loop:
+	SUBQ    $0x10, DX
+	JLT     done
+	VMOVUPS (CX), Z0
+	VPSRLD  $0x10, Z0, Z2
+	VPANDD  Z4, Z2, Z1
+	VPADDD  Z5, Z1, Z1
+	VPADDD  Z0, Z1, Z1
+	VPSRLD  $0x10, Z1, Z1
+	VPORD   Z6, Z2, Z2
+	VCMPPS  $0x03, Z0, Z0, K2
+	VMOVAPS Z2, K2, Z1
+	VPMOVDW Z1, (AX)
+	ADDQ    $0x40, CX
+	ADDQ    $0x20, AX
+	JMP     loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func narrowF16AVX512(dst *uint16, src *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·narrowF16AVX512(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS sign<>+0(SB), Z4
+	VBROADCASTSS nan<>+0(SB), Z5
+
+loop:
+	SUBQ      $0x10, DX
+	JLT       done
+	VMOVUPS   (CX), Z0
+	VMOVAPS   Z0, Z1
+	VPANDD    Z4, Z0, Z2
+	VPORD     Z5, Z2, Z2
+	VCMPPS    $0x03, Z0, Z0, K2
+	VMOVAPS   Z2, K2, Z1
+	VCVTPS2PH $0x00, Z1, (AX)
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
+	JMP       loop
 
 done:
 	VZEROUPPER

@@ -46,8 +46,8 @@ func tileTopAVX512(a *float32, lda int, b *float32, k int, least *float32, score
 // tileTopBF16AVX512 forms the inner products of pairs of bf16 of 12 rows of a with the 32 columns of a packed b over k pairs. Bit j of hits[i] says that product j of row i is not less than or equal to least[i]; where a row has such bits, scores[i*32+j] are its products. Returns all the bits together. lda is in bytes.
 func tileTopBF16AVX512(a *float32, lda int, b *float32, k int, least *float32, scores *float32, hits *uint32) uint32
 
-// narrowBF16AVX512 writes the n elements of src as bf16 to dst; what is below the least normal number becomes 0.
-func narrowBF16AVX512(dst *uint16, src *float32, n int)
+// roundBF16AVX512 writes the n elements of src as bf16 to dst; what is below the least normal number becomes 0.
+func roundBF16AVX512(dst *uint16, src *float32, n int)
 
 // packF32AVX512 writes dst[s*32+r] = element s of row r as f32 for r < 16 and s < n; n is at least 16, stride is in bytes.
 func packF32AVX512(dst *float32, rows *byte, stride int, n int)

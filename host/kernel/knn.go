@@ -103,7 +103,7 @@ func newSearch(t *tileOps, dim int, scratch []float32) search {
 // tile has beyond them are whatever the scratch holds.
 func (s *search) offer(t *tileOps, top tileTopFunc, k, m int, id uint32, tops []*TopK) {
 	for i, t := range tops {
-		s.least[i] = t.least()
+		s.least[i] = t.toExceed()
 	}
 	for j := 0; j < m; j += t.columns {
 		if top(&s.queries[0], 4*k, &s.packed[j*k], k, &s.least[0], &s.scores[0], &s.hits[0]) == 0 {
@@ -119,15 +119,15 @@ func (s *search) offer(t *tileOps, top tileTopFunc, k, m int, id uint32, tops []
 				x := bits.TrailingZeros32(hits)
 				top.push(scored{s.scores[i*t.columns+x], id + uint32(j+x)})
 			}
-			s.least[i] = top.least()
+			s.least[i] = top.toExceed()
 		}
 	}
 }
 
-// least returns the score that a new entry must exceed, given that its id is
+// toExceed returns the score that a new entry must exceed, given that its id is
 // above those kept; NaN, which nothing is less than or equal to, while any
 // score may enter.
-func (t *TopK) least() float32 {
+func (t *TopK) toExceed() float32 {
 	switch {
 	case len(t.heap) < t.k:
 		return float32(math.NaN())

@@ -102,18 +102,28 @@ func (r Rows) Narrow(i int, src []float32) {
 	switch r.DType {
 	case F32:
 		copy(r.F32[lo:hi], src)
-	case BF16:
-		row := r.U16[lo:hi]
-		src = src[:len(row)]
-		for j, v := range src {
-			row[j] = F32ToBF16(v)
-		}
 	default:
-		row := r.U16[lo:hi]
-		src = src[:len(row)]
+		narrow(r.DType, r.U16[lo:hi], src)
+	}
+}
+
+// narrow rounds src to dst, of the same length and a 16-bit dtype.
+func narrow(dtype DType, dst []uint16, src []float32) {
+	src = src[:len(dst)]
+	if active != nil && active.narrow[dtype] != nil {
+		// The vector forms take whole registers.
+		whole := len(src) &^ 15
+		pieces(whole, func(at, n int) { active.narrow[dtype](&dst[at], &src[at], n) })
+		dst, src = dst[whole:], src[whole:]
+	}
+	if dtype == BF16 {
 		for j, v := range src {
-			row[j] = F32ToF16(v)
+			dst[j] = F32ToBF16(v)
 		}
+		return
+	}
+	for j, v := range src {
+		dst[j] = F32ToF16(v)
 	}
 }
 

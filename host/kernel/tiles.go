@@ -13,7 +13,7 @@ type tileOps struct {
 	packed        int        // rows of a from which packing the other operand pays
 	mul           []tileFunc // by rows-1
 	top, topBF16  tileTopFunc
-	pack          [3]packFunc   // by dtype
+	pack          [3]panelFunc  // by dtype
 	few           [3][3]fewFunc // by dtype; 1, 2 and 4 vectors
 	mix           [3][3]mixFunc
 	narrow        func(dst *uint16, src *float32, n int) // beside topBF16
@@ -27,8 +27,8 @@ type (
 	// tileTopFunc computes a tile of inner products with a panel and writes
 	// those rows of it that have a product above the row's least.
 	tileTopFunc = func(a *float32, lda int, b *float32, k int, least, scores *float32, hits *uint32) uint32
-	// packFunc transposes columns/2 rows, n elements each.
-	packFunc = func(dst *float32, rows *byte, stride, n int)
+	// panelFunc transposes columns/2 rows, n elements each.
+	panelFunc = func(dst *float32, rows *byte, stride, n int)
 	// fewFunc writes oj[streams*i+r] = qj . the row at i*step+r*stride, for i <
 	// n and r < streams.
 	fewFunc = func(q0, q1, q2, q3 *float32, rows *byte, stride, step, n, dim int, o0, o1, o2, o3 *float32)

@@ -4,7 +4,7 @@ var tilesAVX2 = tileOps{
 	rows: 6, columns: 16, packed: 16,
 	mul:  []tileFunc{tile1AVX2, tile2AVX2, tile3AVX2, tile4AVX2, tile5AVX2, tile6AVX2},
 	top:  tileTopAVX2,
-	pack: [3]packFunc{F32: packF32AVX2, BF16: packBF16AVX2, F16: packF16AVX2},
+	pack: [3]panelFunc{F32: packF32AVX2, BF16: packBF16AVX2, F16: packF16AVX2},
 	few: [3][3]fewFunc{
 		F32:  {few1F32AVX2, few2F32AVX2, few4F32AVX2},
 		BF16: {few1BF16AVX2, few2BF16AVX2, few4BF16AVX2},
@@ -25,7 +25,7 @@ var tilesAVX512 = tileOps{
 		tile7AVX512, tile8AVX512, tile9AVX512, tile10AVX512, tile11AVX512, tile12AVX512,
 	},
 	top:  tileTopAVX512,
-	pack: [3]packFunc{F32: packF32AVX512, BF16: packBF16AVX512, F16: packF16AVX512},
+	pack: [3]panelFunc{F32: packF32AVX512, BF16: packBF16AVX512, F16: packF16AVX512},
 	few: [3][3]fewFunc{
 		F32:  {few1F32AVX512, few2F32AVX512, few4F32AVX512},
 		BF16: {few1BF16AVX512, few2BF16AVX512, few4BF16AVX512},
@@ -41,6 +41,6 @@ var tilesAVX512 = tileOps{
 
 // withBF16 returns the tiles with those that need the BF16 instructions.
 func (t tileOps) withBF16() tileOps {
-	t.topBF16, t.narrow = tileTopBF16AVX512, narrowBF16AVX512
+	t.topBF16, t.narrow = tileTopBF16AVX512, roundBF16AVX512
 	return t
 }

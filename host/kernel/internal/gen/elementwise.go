@@ -40,6 +40,8 @@ func (e elements) write(v VecPhysical, p Register) {
 		VMOVUPS(v, m)
 	case e.wide():
 		VMOVUPS(v, K1, m)
+	case v.Size() == 16:
+		VMASKMOVPS(v, xmm[mask], m)
 	default:
 		VMASKMOVPS(v, ymm[mask], m)
 	}

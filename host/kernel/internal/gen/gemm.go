@@ -11,15 +11,13 @@ import (
 // gemm generates what matrix products stand on: tiles of results that stay in
 // registers along the whole sum, and the packing of rows that feeds them.
 func (l *level) gemm() {
-	l.f32s["upper"] = GLOBL("upper", RODATA|NOPTR)
-	DATA(0, U32(0xffff0000))
 	for rows := 1; rows <= l.tileRows(); rows++ {
 		l.tile(rows)
 	}
 	l.tileTop(f32)
 	if l.wide() {
 		l.tileTop(bf16)
-		l.narrow()
+		l.roundBF16()
 	}
 	for _, t := range []dtype{f32, bf16, f16} {
 		l.pack(t)
@@ -480,9 +478,11 @@ const streams = 4
 // the hardware begins anew with every page.
 const farAhead = 2048
 
-// narrow generates rounding to bf16, to the nearest, with ties to even.
-func (l *level) narrow() {
-	begin("narrowBF16"+l.name, "(dst *uint16, src *float32, n int)",
+// roundBF16 generates the instruction that rounds to bf16, to the nearest,
+// with ties to even. Unlike narrow it loses the least numbers: it is for
+// candidates.
+func (l *level) roundBF16() {
+	begin("roundBF16"+l.name, "(dst *uint16, src *float32, n int)",
 		"writes the n elements of src as bf16 to dst; what is below the least normal number becomes 0.")
 	dst, src := load("dst"), load("src")
 	l.each(l.lanes, func(e elements) {
