@@ -116,6 +116,7 @@ var families = []family{
 	{onRows, scoreRange},
 	{onRows, scoreList},
 	{onRows, topK},
+	{onRows, rounded},
 	{onRows, exactKNN},
 	{onRows, attendList},
 	{onRows, attendDecode},
