@@ -74,13 +74,15 @@ plugins: ## rebuild the built-in plugins under plugins/dist
 	GO=$(GO) ./plugins/build.sh
 
 KERNEL_GEN = host/kernel/internal/gen
+KERNEL_FILES = rows_avx2 rows_avx512 scan_avx2 scan_avx512 elementwise_avx2 elementwise_avx512 gemm_avx2 gemm_avx512 \
+	codes_avx2 codes_avx512 codes_avx512vnni
 
 # The generator is a module of its own: the assembler is no dependency of ra.
 kernels: ## rebuild the assembly of host/kernel
-	@cd $(KERNEL_GEN) && GOWORK=off $(GO) build -o gen . && for part in rows scan elementwise gemm; do for level in avx2 avx512; do \
-		./gen -part $$part -level $$level -pkg kernel \
-			-out ../../$${part}_$${level}_amd64.s -stubs ../../$${part}_$${level}_amd64.go || exit 1; \
-	done; done; for level in avx2 avx512; do \
+	@cd $(KERNEL_GEN) && GOWORK=off $(GO) build -o gen . && for file in $(KERNEL_FILES); do \
+		./gen -part $${file%_*} -level $${file#*_} -pkg kernel \
+			-out ../../$${file}_amd64.s -stubs ../../$${file}_amd64.go || exit 1; \
+	done; for level in avx2 avx512; do \
 		./gen -part peak -level $$level -pkg peak -out ../peak/$${level}_amd64.s -stubs ../peak/$${level}_amd64.go || exit 1; \
 	done; rm gen
 

@@ -8,8 +8,8 @@
 // [AttendCausal], [KNN]) go in tiles of results that stay in registers, over
 // operands that are packed once for all of them. Arithmetic is f32 whatever
 // the rows are stored in (bf16, f16 or f32): rows are widened, queries are
-// never rounded but by [RoundedRange], [KNNRounded] and their like, whose
-// scores choose candidates and become no logits.
+// never rounded but by [RoundedRange], [KNNRounded], [Codes] and their like,
+// whose scores choose candidates and become no logits.
 //
 // One level of forms is chosen when the program starts: generic, avx2, avx512
 // or avx512vnni ([Level]; [LevelEnv] overrides). Levels sum in different

@@ -38,9 +38,10 @@ func byRows(n, dim int) bool {
 // first+i/group: the queries of group heads that share the keys come token by
 // token. It goes in blocks as in FlashAttention (arXiv 2205.14135), with
 // logit = scale * q.k. Rows are numbered like first: row r of keys is the
-// token at position r. With first >= hi every query sees all of the range, as
-// a decode step does. Several calls over disjoint ranges build up one softmax.
-// scratch has [CausalScratch](n, keys.Dim) f32.
+// token at position r; first is negative where the queries begin before row 0.
+// With first >= hi every query sees all of the range, as a decode step does.
+// Several calls over disjoint ranges build up one softmax. scratch has
+// [CausalScratch](n, keys.Dim) f32.
 //
 // Up to [MaxQueries] queries stream keys and values once, as they are stored.
 // For more of them both are packed, once for every [CausalQueries]. What a
@@ -52,7 +53,7 @@ func AttendCausal(q []float32, n, group, first int, keys, values Rows, lo, hi in
 	}
 	for i := 0; i < n; i += step {
 		m := min(step, n-i)
-		c := causal{group: group, first: first*group + i, keys: keys, values: values, lo: lo}
+		c := causal{first: first, at: i, group: group, keys: keys, values: values, lo: lo}
 		c.hi = min(hi, c.sees(m-1))
 		if rows {
 			c.attendRows(q[i*keys.Dim:(i+m)*keys.Dim], scale, ps[i:i+m], scratch)
@@ -65,14 +66,15 @@ func AttendCausal(q []float32, n, group, first int, keys, values Rows, lo, hi in
 // causal is the attention of a block of queries to rows [lo, hi) of keys and
 // values.
 type causal struct {
-	group        int
-	first        int // number of query 0, counted from position 0
+	first, group int // of all queries
+	at           int // number of the block's query 0 among them
 	keys, values Rows
 	lo, hi       int
 }
 
-// sees returns how many rows, from row 0 on, query i of the block sees.
-func (c *causal) sees(i int) int { return (c.first+i)/c.group + 1 }
+// sees returns how many rows, from row 0 on, query i of the block sees; it is
+// negative for a token that stands before row 0.
+func (c *causal) sees(i int) int { return c.first + (c.at+i)/c.group + 1 }
 
 // attendRows is [AttendCausal] on keys and values as they are stored: these
 // are read once for all of the queries.

@@ -88,7 +88,9 @@ func TestAttendCausalGroups(t *testing.T) {
 				{100, 4, 1, 500, 300, 0},   // a decode step
 				{128, 8, 1, 300, 299, 130}, // and a group of eight
 				{80, 5, 3, 70, 73, 0},
-				{16, 1, 5, 0, 400, 2}, // the first queries see nothing
+				{16, 1, 5, 0, 400, 2},  // the first queries see nothing
+				{32, 3, 20, -7, 40, 0}, // they stand before the rows
+				{64, 2, 3, -2, 40, 0},
 			} {
 				n := c.group * c.tokens
 				keys, values := guardedRows(t, r, dtype, c.rows, c.dim), guardedRows(t, r, dtype, c.rows, c.dim)

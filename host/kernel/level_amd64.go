@@ -52,6 +52,7 @@ func vectorLevels() []level {
 				best: [3]bestFunc{best1F16AVX2, best2F16AVX2, best4F16AVX2},
 			},
 		},
+		codes: &codesAVX2,
 	}})
 	if !x.HasAVX512F || !x.HasAVX512BW || !x.HasAVX512VL || !x.HasAVX512DQ {
 		return ls
@@ -99,6 +100,7 @@ func vectorLevels() []level {
 			},
 		},
 		padded: true,
+		codes:  &codesAVX512,
 	}
 	ls = append(ls, level{"avx512", &wide})
 	if !x.HasAVX512VNNI || !x.HasAVX512BF16 {
@@ -112,5 +114,6 @@ func vectorLevels() []level {
 		list: [3]scanFunc{scan1RoundedListAVX512, scan2RoundedListAVX512, scan4RoundedListAVX512},
 		best: [3]bestFunc{best1RoundedAVX512, best2RoundedAVX512, best4RoundedAVX512},
 	}
+	vnni.codes = &codesAVX512VNNI
 	return append(ls, level{"avx512vnni", &vnni})
 }

@@ -32,6 +32,7 @@ type ops struct {
 	scans                  [4]scanOps    // by dtype, and rounded
 	padded                 bool          // the last step of packed queries is a whole one
 	tiles                  tileOps
+	codes                  *codeOps // nil for the forms in Go
 }
 
 type (

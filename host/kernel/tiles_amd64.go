@@ -1,7 +1,7 @@
 package kernel
 
 var tilesAVX2 = tileOps{
-	rows: 6, columns: 16, packed: 16,
+	rows: 6, columns: 16, packed: 24,
 	mul:  []tileFunc{tile1AVX2, tile2AVX2, tile3AVX2, tile4AVX2, tile5AVX2, tile6AVX2},
 	top:  tileTopAVX2,
 	pack: [3]panelFunc{F32: packF32AVX2, BF16: packBF16AVX2, F16: packF16AVX2},

@@ -172,6 +172,8 @@ func (l *level) maxOf() {
 	done()
 }
 
+const notBelow = 0x1d // greater or equal, ordered, quiet
+
 func (l *level) firstAtLeast() {
 	begin("firstAtLeast"+l.name, "(x *float32, n int, least float32) int",
 		"returns the index of the first of the n elements of x that is not below least, n when there is none; a NaN is below.")
@@ -180,7 +182,6 @@ func (l *level) firstAtLeast() {
 	at := GP64()
 	VBROADCASTSS(mem("least"), l.v(0))
 	l.each(l.lanes, func(e elements) {
-		const notBelow = 0x1d // greater or equal, ordered, quiet
 		e.read(x, l.v(1))
 		if l.wide() {
 			if e.tail {

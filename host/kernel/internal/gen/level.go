@@ -12,6 +12,7 @@ import (
 type level struct {
 	name  string // suffix of the functions' names
 	lanes int    // f32 in a vector register
+	vnni  bool   // AVX-512 with VPDPBUSD
 
 	masks   Mem            // AVX2: eight words of ones, then eight of zeros
 	f32s    map[string]Mem // constants

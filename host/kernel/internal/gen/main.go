@@ -23,6 +23,8 @@ import (
 var levels = map[string]*level{
 	"avx2":   {name: "AVX2", lanes: 8},
 	"avx512": {name: "AVX512", lanes: 16},
+
+	"avx512vnni": {name: "AVX512VNNI", lanes: 16, vnni: true},
 }
 
 // parts are the families of kernels, a file each at every level.
@@ -70,8 +72,9 @@ var parts = map[string]func(*level){
 		l.narrow(bf16)
 		l.narrow(f16)
 	},
-	"gemm": (*level).gemm,
-	"peak": (*level).peak,
+	"gemm":  (*level).gemm,
+	"peak":  (*level).peak,
+	"codes": (*level).codes,
 }
 
 func main() {

@@ -29,14 +29,14 @@ func (l *level) narrow(t dtype) {
 	VMOVUPS(Mem{Base: src}, l.v(x))
 	if t == bf16 {
 		VPSRLD(U8(16), l.v(x), l.v(nan))
-		l.and(4, nan, sum) // of a tie the odd one goes up
+		l.and(l.v(4), l.v(nan), l.v(sum)) // of a tie the odd one goes up
 		VPADDD(l.v(5), l.v(sum), l.v(sum))
 		VPADDD(l.v(x), l.v(sum), l.v(sum))
 		VPSRLD(U8(16), l.v(sum), l.v(sum))
 		l.or(6, nan, nan)
 	} else {
 		VMOVAPS(l.v(x), l.v(sum))
-		l.and(4, x, nan)
+		l.and(l.v(4), l.v(x), l.v(nan))
 		l.or(5, nan, nan)
 	}
 	if l.wide() {
@@ -62,14 +62,6 @@ func (l *level) narrow(t dtype) {
 	JMP(LabelRef("loop"))
 	Label("done")
 	done()
-}
-
-func (l *level) and(a, b, to int) {
-	if l.wide() {
-		VPANDD(l.v(a), l.v(b), l.v(to))
-	} else {
-		VPAND(l.v(a), l.v(b), l.v(to))
-	}
 }
 
 func (l *level) or(a, b, to int) {
