@@ -117,6 +117,7 @@ var families = []family{
 	{onRows, scoreList},
 	{onRows, topK},
 	{onRows, rounded},
+	{onRows, codes},
 	{onRows, exactKNN},
 	{onRows, attendList},
 	{onRows, attendDecode},

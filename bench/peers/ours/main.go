@@ -43,6 +43,7 @@ type maker func(d *data) (func(r *request) ([][][]uint32, error), error)
 
 // makers are the cases by the names that compare.py calls them.
 var makers = map[string]maker{
+	"codes":     codes,
 	"flat-bf16": flat(kernel.BF16),
 	"flat-f32":  flat(kernel.F32),
 
