@@ -25,7 +25,7 @@ test: ## run the tests (a few minutes)
 test-race: ## run the tests of the concurrent packages under the race detector
 	@if command -v $${CC:-cc} >/dev/null 2>&1; then \
 		echo "$(GO) test -race (concurrent packages)"; \
-		CGO_ENABLED=1 $(GO) test -race -short ./host/sched ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine ./host/plugin/...; \
+		CGO_ENABLED=1 $(GO) test -race -short ./host/sched ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine ./host/bench ./host/plugin/...; \
 	else \
 		echo "skipped: test-race needs a C compiler, and none is installed"; \
 	fi
@@ -106,3 +106,11 @@ kernels: ## rebuild the assembly of host/kernel
 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+PEERS = bench/peers
+.PHONY: bench-peers
+bench-peers: ## compare exact search with faiss (sets up Python in bench/peers/.venv)
+	@test -x $(PEERS)/.venv/bin/python || python3 -m venv $(PEERS)/.venv
+	@$(PEERS)/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $(PEERS)/requirements.txt
+	$(GO) build -trimpath -o bin/ra-peers ./$(PEERS)/ours
+	$(PEERS)/.venv/bin/python $(PEERS)/compare.py --ours bin/ra-peers --out bin/peers.json
