@@ -79,7 +79,7 @@ check: ## formatting, vet, lint, generated files current, cross-builds
 
 .PHONY: generated
 generated: generate ## fail when generated files are not current
-	@git diff --exit-code --stat -- plugins/dist sdk 'host/kernel/*_amd64.*' 'host/kernel/*_arm64.*' host/kernel/internal/peak || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
+	@git diff --exit-code --stat -- plugins/dist sdk 'host/kernel/*_amd64.*' 'host/kernel/*_arm64.*' host/internal/peak || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
 
 generate: abi plugins kernels ## rebuild all generated files
 
@@ -100,7 +100,7 @@ kernels: ## rebuild the assembly of host/kernel
 		./gen -part $${file%_*} -level $${file#*_} -pkg kernel \
 			-out ../../$${file}_amd64.s -stubs ../../$${file}_amd64.go || exit 1; \
 	done; for level in avx2 avx512; do \
-		./gen -part peak -level $$level -pkg peak -out ../peak/$${level}_amd64.s -stubs ../peak/$${level}_amd64.go || exit 1; \
+		./gen -part peak -level $$level -pkg peak -out ../../../internal/peak/$${level}_amd64.s -stubs ../../../internal/peak/$${level}_amd64.go || exit 1; \
 	done; rm gen
 	@cd $(KERNEL_GEN)/neon && GOWORK=off $(GO) run . -out ../../../neon_arm64.s -stubs ../../../neon_arm64.go
 

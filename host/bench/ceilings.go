@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/retrievalattention/ra/host/internal/peak"
 	"github.com/retrievalattention/ra/host/kernel"
 )
 
@@ -78,16 +79,31 @@ func (r *reader) measure(threads int, d time.Duration) float64 {
 	return best
 }
 
-// multiplier measures the f32 multiply-adds of a core as the best that a
-// product of matrices in cache reaches: 2 FLOP each.
-type multiplier struct{ workers []func() }
+// multiplier measures the f32 multiply-adds of a core, 2 FLOP each: a loop on
+// registers alone, or where the level has none the best that a product of
+// matrices in cache reaches.
+type multiplier struct {
+	workers []func()
+	flop    float64 // of one call
+}
 
-// The shape of the product.
-const peakRows, peakDim, peakOuts = 96, 512, 256
+// The shape of the product, and the steps of one call of the loop.
+const (
+	peakRows, peakDim, peakOuts = 96, 512, 256
 
-// newMultiplier makes the operands for up to so many threads.
+	peakSteps = 1 << 14
+)
+
+// newMultiplier prepares up to so many threads.
 func newMultiplier(threads int) *multiplier {
-	m := &multiplier{}
+	if l, ok := peak.Loops()[kernel.Level()]; ok {
+		m := &multiplier{flop: peakSteps * l.FLOP}
+		for range threads {
+			m.workers = append(m.workers, func() { l.Run(peakSteps) })
+		}
+		return m
+	}
+	m := &multiplier{flop: 2 * peakRows * peakDim * peakOuts}
 	r := rand.New(rand.NewPCG(1, 1))
 	for range threads {
 		a, out := vector(r, peakRows*peakDim), make([]float32, peakRows*peakOuts)
@@ -100,5 +116,5 @@ func newMultiplier(threads int) *multiplier {
 
 // measure returns the FLOP a second of the given number of threads.
 func (m *multiplier) measure(threads int, d time.Duration) float64 {
-	return rate(d, m.workers[:threads]) * 2 * peakRows * peakDim * peakOuts
+	return rate(d, m.workers[:threads]) * m.flop
 }
