@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"math"
 	"math/bits"
 	"unsafe"
 )
@@ -117,24 +116,11 @@ func (s *search) offer(t *tileOps, top tileTopFunc, k, m int, id uint32, tops []
 			}
 			for ; hits != 0; hits &= hits - 1 {
 				x := bits.TrailingZeros32(hits)
-				top.push(scored{s.scores[i*t.columns+x], id + uint32(j+x)})
+				top.push(s.scores[i*t.columns+x], id+uint32(j+x))
 			}
 			s.least[i] = top.toExceed()
 		}
 	}
-}
-
-// toExceed returns the score that a new entry must exceed, given that its id is
-// above those kept; NaN, which nothing is less than or equal to, while any
-// score may enter.
-func (t *TopK) toExceed() float32 {
-	switch {
-	case len(t.heap) < t.k:
-		return float32(math.NaN())
-	case t.k == 0:
-		return float32(math.Inf(1))
-	}
-	return t.heap[0].score
 }
 
 // pairs returns rows [lo, lo+m) of keys in bf16, each lane of f32 holding two

@@ -501,13 +501,16 @@ func TestTopKEveryLevel(t *testing.T) {
 			a.Push(1000, scores)
 			a.PushList(ids, scores)
 			for i, s := range scores {
-				b.push(scored{s, 1000 + uint32(i)})
+				b.push(s, 1000+uint32(i))
 			}
 			for i, s := range scores {
-				b.push(scored{s, ids[i]})
+				b.push(s, ids[i])
 			}
-			if !slices.Equal(a.heap, b.heap) {
-				t.Fatalf("trial %d: %d of %d kept differ from one by one", trial, len(a.heap), k)
+			var got, want [2000]uint32
+			var gotScores, wantScores [2000]float32
+			kept := a.Take(got[:], gotScores[:])
+			if b.Take(want[:], wantScores[:]) != kept || got != want || gotScores != wantScores {
+				t.Fatalf("trial %d: %d of %d kept differ from one by one", trial, kept, k)
 			}
 		}
 	})

@@ -280,7 +280,7 @@ func (s *scan) topKGroup(g int, tops []*TopK, rows Rows, lo, n int, id uint32) {
 		seen, found := best(&s.group(g)[0], rows.from(lo, n), n, rows.Dim, &s.least[0], &s.tags[0], &s.scores[0], len(s.tags))
 		for i, tag := range s.tags[:found] {
 			if j := int(tag & 3); j < len(tops) { // a NaN passes every threshold
-				tops[j].push(scored{s.scores[i], id + tag>>2})
+				tops[j].push(s.scores[i], id+tag>>2)
 			}
 		}
 		lo, n, id = lo+seen, n-seen, id+uint32(seen)
