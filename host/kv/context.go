@@ -152,20 +152,61 @@ func (c *Context) Segments(layer, head, lo, hi int) func(yield func(Segment) boo
 
 func (c *Context) slice(s segment, layer, head, lo, hi int) Segment {
 	per := c.headBytes(s.capacity)
-	off := 2 * per * int64(layer*c.geo.KVHeads+head)
+	off := per * int64(layer*c.geo.KVHeads+head)
 	return Segment{
 		Start:  lo,
-		Keys:   c.rows(s, off).Slice(lo-s.start, hi-s.start),
-		Values: c.rows(s, off+per).Slice(lo-s.start, hi-s.start),
+		Keys:   c.rows(s.mem.keys, s.capacity, off).Slice(lo-s.start, hi-s.start),
+		Values: c.rows(s.mem.values, s.capacity, off).Slice(lo-s.start, hi-s.start),
 	}
 }
 
-func (c *Context) rows(s segment, off int64) kernel.Rows {
-	n := int64(s.capacity * c.geo.HeadDim)
+func (c *Context) rows(mem []byte, capacity int, off int64) kernel.Rows {
+	n := int64(capacity * c.geo.HeadDim)
 	if c.geo.DType == kernel.F32 {
-		return kernel.RowsF32(s.mem.f32(off, n), c.geo.HeadDim)
+		return kernel.RowsF32(f32(mem, off, n), c.geo.HeadDim)
 	}
-	return kernel.RowsU16(s.mem.u16(off, n), c.geo.HeadDim, c.geo.DType)
+	return kernel.RowsU16(u16(mem, off, n), c.geo.HeadDim, c.geo.DType)
+}
+
+// Extent tells where the rows of one layer lie in the files of a shared
+// allocator: row i of KV head h is the token at position Start+i and begins
+// HeadStride*h + RowStride*i bytes after Keys in the file of the keys, and
+// as far after Values in the file of the values.
+type Extent struct {
+	Start, Rows           int
+	Keys, Values          int64
+	HeadStride, RowStride int64
+}
+
+// Extents yields where the rows of positions [0, n) of a layer lie, in order.
+// The context's allocator must be shared.
+func (c *Context) Extents(layer, n int) func(yield func(Extent) bool) {
+	return func(yield func(Extent) bool) {
+		for _, s := range *c.segs.Load() {
+			rows := min(n, s.end) - s.start
+			if rows <= 0 {
+				return
+			}
+			per := c.headBytes(s.capacity)
+			off := per * int64(layer*c.geo.KVHeads)
+			e := Extent{
+				Start: s.start, Rows: rows, HeadStride: per, RowStride: c.geo.rowBytes(),
+				Keys: s.mem.blocks[0].Offset + off, Values: s.mem.blocks[1].Offset + off,
+			}
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// Shared returns the allocator of the context's memory when that is shared,
+// nil otherwise.
+func (c *Context) Shared() *Allocator {
+	if c.mem.keys == nil {
+		return nil
+	}
+	return c.mem
 }
 
 // Fork returns a context that reads this one's tokens and appends its own

@@ -39,6 +39,8 @@ var (
 	ErrTrap = errors.New("trap")
 	// ErrGuest: the guest reported a failure.
 	ErrGuest = errors.New("plugin failed")
+	// ErrUnavailable: the plugin's process is being started again.
+	ErrUnavailable = errors.New("plugin unavailable")
 	// ErrClosed: the plugin was closed.
 	ErrClosed = errors.New("plugin closed")
 )

@@ -37,9 +37,7 @@ type Plugin struct {
 	memory   atomic.Int64 // bytes committed by all instances
 	closed   atomic.Bool
 
-	exact *retrieval.Flat
-	built builds
-	stats statistics
+	guard *Guard
 	once  sync.Once // of Close
 }
 
@@ -59,9 +57,10 @@ func Load(ctx context.Context, o Options) (*Plugin, error) {
 	if err != nil {
 		return fail(label, "", err)
 	}
-	p := &Plugin{opts: o, digest: Digest(module), pool: newPool(o.Instances), exact: retrieval.NewFlat(o.Scanner)}
+	p := &Plugin{opts: o, digest: Digest(module), pool: newPool(o.Instances)}
 	p.opts.Bytes = nil
 	p.log = o.Logger.With("plugin", label)
+	p.guard = NewGuard(o.OnFailure, o.Scanner, p.log)
 	if err := p.load(ctx, module); err != nil {
 		p.shutDown()
 		return fail(label, p.digest, err)
@@ -113,15 +112,16 @@ func (p *Plugin) introduce(ctx context.Context, in *instance) error {
 	if !ok {
 		return fmt.Errorf("%w: ra_describe: %d bytes at %#x reach beyond the memory of %d bytes", ErrABI, n, ptr, in.view.Size())
 	}
-	d, err := parseDescription(text)
+	d, err := ParseDescription(text, features)
 	if err != nil {
 		return err
 	}
-	if p.params, err = d.resolve(p.opts.Params); err != nil {
+	if p.params, err = d.Resolve(p.opts.Params); err != nil {
 		return err
 	}
 	p.desc = d
 	p.log = p.opts.Logger.With("plugin", d.Name)
+	p.guard.Name, p.guard.Digest, p.guard.Log = d.Name, p.digest, p.log
 	return in.setUp(ctx)
 }
 
