@@ -6,10 +6,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"os"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"syscall"
 
 	goplugin "github.com/hashicorp/go-plugin"
@@ -24,6 +26,7 @@ import (
 // Serve runs the plugin until the host ends it. It is the whole of main.
 func Serve(d Description, s Search) {
 	watch()
+	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug, ReplaceAttr: hclogKeys})))
 	export, _ := s.(Exporter)
 	text, err := d.json(export != nil)
 	if err != nil {
@@ -39,6 +42,22 @@ func Serve(d Description, s Search) {
 			return grpc.NewServer(append(opts, grpc.MaxRecvMsgSize(contract.MaxMessage), grpc.UnaryInterceptor(recovered))...)
 		},
 	})
+}
+
+// hclogKeys names the parts of a log line as the host expects them.
+func hclogKeys(groups []string, a slog.Attr) slog.Attr {
+	if len(groups) > 0 {
+		return a
+	}
+	switch a.Key {
+	case slog.MessageKey:
+		a.Key = "@message"
+	case slog.TimeKey:
+		a.Key = "@timestamp"
+	case slog.LevelKey:
+		a = slog.String("@level", strings.ToLower(a.Value.String()))
+	}
+	return a
 }
 
 // watch ends the plugin and the processes that it started when the host ends:

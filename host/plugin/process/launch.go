@@ -179,6 +179,8 @@ func (p *Plugin) handshakeError(r *process, err error) error {
 	line, any := r.first.line()
 	parts := strings.Split(line, "|")
 	switch {
+	case !any && strings.HasPrefix(err.Error(), "timeout"):
+		return fmt.Errorf("%w: no handshake within %s (limits.start_timeout)%s", plugin.ErrStart, p.opts.Limits.StartTimeout, r.log.said())
 	case len(parts) >= 4 && parts[1] != fmt.Sprint(contract.ProtocolVersion):
 		return fmt.Errorf("%w: the plugin speaks version %s of the process contract, this host version %d: update the older of the two",
 			plugin.ErrABI, clip(printable(parts[1]), 16), contract.ProtocolVersion)
@@ -188,14 +190,7 @@ func (p *Plugin) handshakeError(r *process, err error) error {
 		return fmt.Errorf("%w: its first line on standard output is %q, not a handshake: a plugin writes nothing there before it serves; is %s a plugin?",
 			plugin.ErrStart, clip(line, 80), p.opts.Path)
 	}
-	select {
-	case <-r.done:
-		return fmt.Errorf("%w: %s", plugin.ErrStart, r.status())
-	case <-time.After(100 * time.Millisecond): // it closed its standard output, or does nothing
-	}
-	r.kill()
-	<-r.done
-	return fmt.Errorf("%w: no handshake within %s (limits.start_timeout)%s", plugin.ErrStart, p.opts.Limits.StartTimeout, r.log.said())
+	return fmt.Errorf("%w: %s", plugin.ErrStart, r.status())
 }
 
 // stop ends the process, by request if it listens and by force if not, and
@@ -217,9 +212,13 @@ func (r *process) stop() {
 		r.kill()
 	}
 	<-stopped
-	if r.child != nil && r.cmd.Process != nil {
+	if r.child == nil {
+		return
+	}
+	if r.cmd.Process != nil {
 		<-r.done
 	}
+	_ = os.RemoveAll(r.socket) // go-plugin leaves it when the process did not start
 }
 
 const digestPrefix = "sha256:"

@@ -60,8 +60,7 @@ func (l *logger) line(text string) {
 		return
 	}
 	level, args := slog.LevelInfo, []any(nil)
-	var entry map[string]any
-	if strings.HasPrefix(text, "{") && json.Unmarshal([]byte(text), &entry) == nil {
+	if entry := object(text); entry != nil {
 		name, _ := entry["@level"].(string)
 		message, ok := entry["@message"].(string)
 		if of, known := levels[name]; ok && known {
@@ -85,6 +84,20 @@ func (l *logger) line(text string) {
 		l.mu.Unlock()
 	}
 	l.to.Log(context.Background(), level, text, args...)
+}
+
+// object reads a JSON object, nil when the text is none.
+func object(text string) map[string]any {
+	if !strings.HasPrefix(text, "{") {
+		return nil
+	}
+	var m map[string]any
+	d := json.NewDecoder(strings.NewReader(text))
+	d.UseNumber() // else 3145728 is logged as 3.145728e+06
+	if d.Decode(&m) != nil {
+		return nil
+	}
+	return m
 }
 
 // said returns the last lines, for an error message.

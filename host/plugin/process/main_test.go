@@ -149,7 +149,7 @@ func options(t testing.TB, a *kv.Allocator, mode string) Options {
 		t.Fatal(err)
 	}
 	return Options{
-		Name: "mine", Path: exe, Env: map[string]string{pluginEnv: mode}, Grants: []string{"keys"},
+		Name: "mine", Path: exe, Env: map[string]string{pluginEnv: mode, "GORACE": "atexit_sleep_ms=0"}, Grants: []string{"keys"},
 		Memory: a, Logger: slog.New(slog.DiscardHandler), OnFailure: plugin.Fail,
 	}
 }
