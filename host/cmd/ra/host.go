@@ -15,15 +15,23 @@ import (
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/model"
 	"github.com/retrievalattention/ra/host/plugin"
+	"github.com/retrievalattention/ra/host/plugin/process"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
 
 // host is everything that a configuration asks for, opened.
 type host struct {
 	model   *model.Model
-	plugin  *plugin.Plugin // nil when no mode needs a search
+	plugin  searcher // nil when no mode needs a search
 	engine  *engine.Engine
 	closers []func() error
+}
+
+// searcher is a search plugin of any runtime.
+type searcher interface {
+	retrieval.Strategy
+	Description() *plugin.Description
+	Stats() plugin.Stats
 }
 
 // openModel reads the configured model.
@@ -68,9 +76,15 @@ func openHost(ctx context.Context, c *config.Resolved, modes []engine.Mode, log 
 		return h, fmt.Errorf("%w: %w", errModel, err)
 	}
 	h.closers = append(h.closers, loaded.Close)
+	search := slices.Contains(modes, engine.Retrieval)
+	memory, err := openMemory(c, search && c.Plugin(c.Search.Plugin).Runtime == runtimeProcess)
+	if err != nil {
+		return h, err
+	}
+	h.closers = append(h.closers, memory.Close)
 	var strategy retrieval.Strategy
-	if slices.Contains(modes, engine.Retrieval) {
-		if h.plugin, err = openPlugin(ctx, c, backend, log); err != nil {
+	if search {
+		if h.plugin, err = openPlugin(ctx, c, backend, memory, log); err != nil {
 			return h, err
 		}
 		h.closers = append(h.closers, h.plugin.Close)
@@ -78,7 +92,7 @@ func openHost(ctx context.Context, c *config.Resolved, modes []engine.Mode, log 
 	}
 	h.engine, err = engine.New(engine.Options{
 		Model: loaded, Backend: backend, Strategy: strategy,
-		Memory:     kv.NewAllocator(int64(c.Model.CPUMemoryMiB) << 20),
+		Memory:     memory,
 		DType:      kvDTypes[c.Model.KVDType],
 		TopK:       c.Attention.Budget.TopK,
 		Window:     engine.SinkWindow{Sink: c.Policy.Params.Sink, Size: c.Policy.Params.Window},
@@ -89,10 +103,34 @@ func openHost(ctx context.Context, c *config.Resolved, modes []engine.Mode, log 
 
 var kvDTypes = map[string]kernel.DType{"bf16": kernel.BF16, "f16": kernel.F16, "f32": kernel.F32}
 
+const runtimeProcess = "process"
+
+// openMemory returns the allocator of keys and values, shared with a process
+// if one is to see them.
+func openMemory(c *config.Resolved, shared bool) (*kv.Allocator, error) {
+	budget := int64(c.Model.CPUMemoryMiB) << 20
+	if shared {
+		return kv.NewSharedAllocator(budget)
+	}
+	return kv.NewAllocator(budget), nil
+}
+
 // openPlugin loads the configured search plugin.
-func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner, log *slog.Logger) (*plugin.Plugin, error) {
+func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner, memory *kv.Allocator, log *slog.Logger) (searcher, error) {
 	p := c.Plugin(c.Search.Plugin)
-	return plugin.Load(ctx, plugin.Options{
+	if p.Runtime == runtimeProcess {
+		return opened(process.Load(ctx, process.Options{
+			Name: p.Name, Path: p.Path, Interpreter: p.Interpreter, Args: p.Args, Env: p.Env,
+			SHA256: p.SHA256, Grants: p.Grants, Params: c.Search.Params,
+			Limits: process.Limits{
+				StartTimeout:  p.Limits.StartTimeout,
+				SearchTimeout: p.Limits.SearchTimeout,
+				BuildTimeout:  p.Limits.BuildTimeout,
+			},
+			OnFailure: plugin.OnFailure(p.OnFailure), Memory: memory, Scanner: scanner, Logger: log,
+		}))
+	}
+	return opened(plugin.Load(ctx, plugin.Options{
 		Name: p.Name, Path: p.Path, SHA256: p.SHA256, Params: c.Search.Params,
 		Limits: plugin.Limits{
 			MemoryMiB:     p.Limits.MemoryMiB,
@@ -102,7 +140,15 @@ func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner
 		},
 		Instances: p.Instances, Trusted: p.Trusted, OnFailure: plugin.OnFailure(p.OnFailure),
 		Scanner: scanner, Logger: log,
-	})
+	}))
+}
+
+// opened makes a searcher of what was loaded, and nil of nothing.
+func opened[P searcher](p P, err error) (searcher, error) {
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // close releases everything in the reverse order of opening.
