@@ -4,15 +4,17 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
@@ -131,4 +133,158 @@ func TestExactExamples(t *testing.T) {
 	}
 }
 
-var _ = fmt.Sprint
+// recall is the mean share of the exact answer that the plugin found.
+func recall(t *testing.T, p *Plugin, call *retrieval.Call) float64 {
+	t.Helper()
+	var res retrieval.Result
+	if err := p.Search(context.Background(), call, &res); err != nil {
+		t.Fatal(err)
+	}
+	found, all := 0, 0
+	for i, want := range exact(t, call) {
+		all += len(want)
+		for _, id := range want {
+			if slices.Contains(res.Hits[i].IDs, id) {
+				found++
+			}
+		}
+	}
+	return float64(found) / float64(all)
+}
+
+// The faiss plugin finds nearly all, in forks with a tail too, and so does the
+// process that takes over from one that was killed.
+func TestFaissExample(t *testing.T) {
+	if testing.Short() {
+		t.Skip("installs faiss")
+	}
+	interpreter := python(t, "faiss-cpu==1.15.1")
+	a := memory(t)
+	var out logs
+	o := script(t, a, filepath.Join(root, "examples/plugins/python-faiss/plugin.py"), interpreter)
+	o.OnFailure, o.Logger, o.Params = plugin.Fallback, out.logger(), map[string]any{"ef_search": 200}
+	o.Env = map[string]string{"OMP_NUM_THREADS": "1"}
+	clock := &manualClock{fire: make(chan time.Time)}
+	o.clock = clock
+	p := load(t, o)
+	r := rand.New(rand.NewPCG(10, 10))
+	const heads = 4
+	c := filled(t, a, r, kv.Geometry{Layers: 2, KVHeads: 2, HeadDim: 16, DType: kernel.BF16}, 2000)
+	parent := indexed(c)
+	for l := range 2 {
+		if err := p.Build(context.Background(), &retrieval.Build{View: parent, Layer: l, Heads: heads}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fork := c.Fork()
+	defer fork.Close()
+	v := parent.Fork(fork)
+	grow(t, r, fork, 70)
+	v.Extend(70)
+	for l := range 2 {
+		rg := kv.Range{Lo: 1997, Hi: 2067}
+		v.Place(l, rg, kv.Indexed)
+		if err := p.Append(context.Background(), v, l, rg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	check := func() {
+		t.Helper()
+		for l := range 2 {
+			for _, view := range []*kv.View{parent, v} {
+				if got := recall(t, p, newCall(r, l, 1, heads, 20, view)); got < 0.9 {
+					t.Errorf("layer %d: recall %.2f", l, got)
+				}
+			}
+		}
+	}
+	check()
+	kill(t, p)
+	clock.fire <- time.Time{}
+	for l := range 2 {
+		eventually(t, "the indexes are back", func() bool {
+			return p.current.Load() != nil && p.indexes.ready(v, l, p.current.Load().number)
+		})
+	}
+	check()
+	if s := p.Stats(); s.Fallbacks != 0 || s.Failures != 1 || s.Restarts != 1 {
+		t.Errorf("%+v\n%s", s, out.String())
+	}
+	runtime.KeepAlive(parent)
+}
+
+// What goes wrong in a Python plugin is an error of the call, with a trace in
+// the log; its process and its children end with the host's end of the pipe.
+func TestPython(t *testing.T) {
+	interpreter := python(t)
+	a := memory(t)
+	file := filepath.Join(t.TempDir(), "pids")
+	path := filepath.Join(t.TempDir(), "plugin.py")
+	text := `
+import logging, os, subprocess, sys
+from ra_plugin import Parameter, Plugin, serve
+
+class Odd(Plugin):
+    name, version = "odd", "1.0.0"
+    parameters = [Parameter("depth", "int", 3, min=1, max=9), Parameter("how", "string", "a", values=["a", "b"])]
+
+    def configure(self, params, seed):
+        print("configured", params, seed)
+        child = subprocess.Popen(["/bin/sleep", "600"])
+        with open(sys.argv[1], "w") as f:
+            f.write(f"{os.getpid()} {child.pid}")
+
+    def build(self, build):
+        logging.warning("layer %d has no index", build.layer)
+
+    def search(self, call):
+        rows = next(call.sequences[0].keys(0))
+        try:
+            rows.array[0, 0] = 1
+            raise SystemError("it wrote")
+        except ValueError:
+            pass
+        try:
+            next(call.sequences[0].values(0))
+            raise SystemError("it read values")
+        except PermissionError:
+            pass
+        call.emit(0, 0, 0, [5, 6], [0.5, float("nan")])
+        if call.top_k == 7:
+            raise KeyError("graph")
+
+serve(Odd())
+`
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out logs
+	o := script(t, a, path, interpreter)
+	o.Args, o.Params, o.Seed, o.Logger = []string{file}, map[string]any{"depth": 4, "how": "b"}, 11, out.logger()
+	p, err := Load(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rand.New(rand.NewPCG(11, 11))
+	v := indexed(filled(t, a, r, kv.Geometry{Layers: 1, KVHeads: 1, HeadDim: 8, DType: kernel.F16}, 60))
+	if err := p.Build(context.Background(), &retrieval.Build{View: v, Heads: 1}); err != nil {
+		t.Error(err)
+	}
+	err = p.Search(context.Background(), newCall(r, 0, 1, 1, 7, v), &retrieval.Result{})
+	wantText(t, err, "plugin python", "search: KeyError: 'graph'")
+	err = p.Search(context.Background(), newCall(r, 0, 1, 1, 5, v), &retrieval.Result{})
+	wantText(t, err, "the bias of id 6 is NaN")
+	// As when the host is killed: the kernel closes its end of the pipe.
+	if err := p.current.Load().life.Close(); err != nil {
+		t.Error(err)
+	}
+	gone(t, file)
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+	for _, want := range []string{"{'depth': 4, 'how': 'b'} 11", "level=WARN msg=\"layer 0 has no index\"", "level=ERROR msg=\"search failed\"", "KeyError"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in the log:\n%s", want, out.String())
+		}
+	}
+}

@@ -44,6 +44,10 @@ func runAs(mode string) {
 	case "family":
 		family(arg)
 		sdk.Serve(describe("family", "keys"), flat{})
+	case "deaf": // the SDK does not watch
+		os.Unsetenv("RA_PLUGIN_LIFELINE")
+		family(arg)
+		sdk.Serve(describe("family", "keys"), flat{})
 	case "host":
 		host(arg)
 	case "print":

@@ -406,7 +406,7 @@ func TestGrants(t *testing.T) {
 }
 
 // host loads a plugin that starts a child, and waits to be killed.
-func host(file string) {
+func host(guest string) {
 	a, err := kv.NewSharedAllocator(0)
 	if err != nil {
 		panic(err)
@@ -416,7 +416,7 @@ func host(file string) {
 		panic(err)
 	}
 	if _, err := Load(context.Background(), Options{
-		Path: exe, Env: map[string]string{pluginEnv: "family:" + file}, Grants: []string{"keys"}, Memory: a,
+		Path: exe, Env: map[string]string{pluginEnv: guest}, Grants: []string{"keys"}, Memory: a,
 		Logger: slog.New(slog.DiscardHandler),
 	}); err != nil {
 		panic(err)
@@ -433,36 +433,38 @@ func alive(pid int) bool {
 	return err != nil || !strings.Contains(string(state), ") Z ") // dead, but nobody has asked
 }
 
+// gone waits until the two processes that the file names have ended.
+func gone(t *testing.T, file string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parent, child int
+	if _, err := fmt.Sscan(string(text), &parent, &child); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(2 * time.Second); alive(parent) || alive(child); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("after 2 s: plugin alive %v, its child alive %v", alive(parent), alive(child))
+		}
+	}
+}
+
 // When the host is killed, or closes the plugin, neither the plugin nor a
 // child of its outlives it.
 func TestNoOrphans(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a host")
 	}
-	gone := func(t *testing.T, file string) {
-		t.Helper()
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var parent, child int
-		if _, err := fmt.Sscan(string(text), &parent, &child); err != nil {
-			t.Fatal(err)
-		}
-		for end := time.Now().Add(2 * time.Second); alive(parent) || alive(child); time.Sleep(5 * time.Millisecond) {
-			if time.Now().After(end) {
-				t.Fatalf("after 2 s: plugin alive %v, its child alive %v", alive(parent), alive(child))
-			}
-		}
-	}
-	t.Run("killed", func(t *testing.T) {
+	killed := func(t *testing.T, guest string) {
 		file := filepath.Join(t.TempDir(), "pids")
 		exe, err := os.Executable()
 		if err != nil {
 			t.Fatal(err)
 		}
 		cmd := exec.Command(exe)
-		cmd.Env = append(os.Environ(), pluginEnv+"=host:"+file)
+		cmd.Env = append(os.Environ(), pluginEnv+"=host:"+guest+":"+file)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
@@ -478,6 +480,13 @@ func TestNoOrphans(t *testing.T) {
 		}
 		_ = cmd.Wait()
 		gone(t, file)
+	}
+	t.Run("killed", func(t *testing.T) { killed(t, "family") })
+	t.Run("killed, plugin without watchdog", func(t *testing.T) {
+		if runtime.GOOS != "linux" {
+			t.Skip("only Linux ends the group by itself")
+		}
+		killed(t, "deaf")
 	})
 	t.Run("closed", func(t *testing.T) {
 		file := filepath.Join(t.TempDir(), "pids")
