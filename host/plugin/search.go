@@ -115,7 +115,7 @@ func (p *Plugin) searchGuest(ctx context.Context, call *retrieval.Call, res *ret
 	res.Reset(call.Count())
 	kvHeads := call.Views[0].Context().Geometry().KVHeads
 	var mu sync.Mutex
-	return p.share(ctx, kvHeads, func(in *instance, first, n int) error {
+	err := p.share(ctx, kvHeads, func(in *instance, first, n int) error {
 		in.begin(ctx, abi.ScopeSearch, p.opts.Limits.SearchTimeout)
 		c := &in.call
 		c.layer, c.views, c.search, c.result = call.Layer, call.Views, call, res
@@ -132,6 +132,8 @@ func (p *Plugin) searchGuest(ctx context.Context, call *retrieval.Call, res *ret
 		mu.Unlock()
 		return nil
 	})
+	res.Checked = err == nil
+	return err
 }
 
 // checkHits checks what the guest emitted for its share.

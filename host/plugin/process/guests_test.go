@@ -25,6 +25,10 @@ func runAs(mode string) {
 	switch name, arg, _ := strings.Cut(mode, ":"); name {
 	case "flat":
 		sdk.Serve(describe("flat", "keys"), flat{})
+	case "scan":
+		sdk.Serve(describe("scan", "keys"), scanner{})
+	case "empty":
+		sdk.Serve(describe("empty", "keys"), empty{})
 	case "values":
 		sdk.Serve(describe("values", "keys", "values"), flat{})
 	case "tuned":
@@ -110,6 +114,11 @@ func best(c *sdk.Call, i int, ranges []sdk.Range) {
 	}
 	c.Emit(i, ids, nil)
 }
+
+// empty finds nothing.
+type empty struct{ sdk.NoIndex }
+
+func (empty) Search(context.Context, *sdk.Call) error { return nil }
 
 // hostile answers wrongly, in the way that it is told.
 type hostile struct {

@@ -207,6 +207,7 @@ func (p *Plugin) take(call *retrieval.Call, answer *contract.SearchResponse, res
 			return err
 		}
 	}
+	res.Checked = true
 	return nil
 }
 
