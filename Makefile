@@ -25,7 +25,7 @@ test: ## run the tests (a few minutes)
 test-race: ## run the tests of the concurrent packages under the race detector
 	@if command -v $${CC:-cc} >/dev/null 2>&1; then \
 		echo "$(GO) test -race (concurrent packages)"; \
-		CGO_ENABLED=1 $(GO) test -race -short ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine ./host/plugin/... ./sdk/process; \
+		CGO_ENABLED=1 $(GO) test -race -short ./host/sched ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine ./host/plugin/... ./sdk/process; \
 	else \
 		echo "skipped: test-race needs a C compiler, and none is installed"; \
 	fi

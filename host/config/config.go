@@ -35,7 +35,7 @@ type Model struct {
 	Device       string `toml:"device" doc:"auto or cpu"`
 	KVDType      string `toml:"kv_dtype" doc:"stored keys and values: bf16, f16 or f32"`
 	MaxContext   int    `toml:"max_context" doc:"most tokens of prompt and answer together; 0: what the model was made for"`
-	CPUMemoryMiB int    `toml:"cpu_memory_mib" doc:"most memory for keys and values; 0: no limit"`
+	CPUMemoryMiB int    `toml:"cpu_memory_mib" doc:"most memory for keys, values, indexes and kept queries; 0: no limit"`
 }
 
 // Attention chooses what a decode step attends to.

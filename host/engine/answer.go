@@ -9,6 +9,7 @@ import (
 
 	"github.com/retrievalattention/ra/host/attention"
 	"github.com/retrievalattention/ra/host/kv"
+	"github.com/retrievalattention/ra/host/sched"
 )
 
 // Sampler chooses the next token from logits (one a vocabulary entry, which
@@ -84,6 +85,7 @@ func (d *Document) Answer(ctx context.Context, o AnswerOptions) (*Answer, error)
 	if err := kvc.Reserve(len(o.Question) + o.MaxTokens); err != nil {
 		return nil, err
 	}
+	defer sched.Enter()()
 	s := newDecoder(d.engine, view.Fork(kvc), o.Mode)
 	start := time.Now()
 	a, err := s.run(ctx, o)

@@ -55,7 +55,7 @@ type Options struct {
 	Model    compute.Model
 	Backend  compute.Backend
 	Strategy retrieval.Strategy // finds indexed tokens; needed for Retrieval
-	Memory   *kv.Allocator      // for keys and values; nil means without budget
+	Memory   *kv.Allocator      // for keys, values and kept queries, and for the strategy; nil means without budget
 	DType    kernel.DType       // of keys and values
 	TopK     int                // most tokens retrieved a query head
 	// Window places tokens: the first Window.Sink and the last Window.Size

@@ -6,31 +6,27 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// Arena is memory in a file without a name, so that another process that was
-// given [Arena.File] can map it. The file is sparse: only what was written
-// takes memory. It grows and never shrinks, so that whoever maps it can read
-// every byte up to the size it saw. An arena is safe for concurrent use.
+// Arena is a [Source] of memory in one file without a name, so that another
+// process that was given [Arena.File] can map it. The file is sparse: only
+// what was written takes memory. It grows and never shrinks, so that whoever
+// maps it can read every byte up to the size it saw. An arena is safe for
+// concurrent use.
 type Arena struct {
 	name   string
 	rw, ro *os.File
 	mu     sync.Mutex
 	size   int64
 	free   []extent // in order, not adjacent to one another
+	mapped map[*byte]extent
 }
 
 // extent is a stretch of the file, in bytes.
 type extent struct{ off, len int64 }
-
-// Block is memory of an arena.
-type Block struct {
-	Data   []byte // zeroed when allocated, page-aligned
-	Offset int64  // of Data in the arena's file
-	arena  *Arena
-}
 
 // NewArena returns an empty arena; the name stands in the system's list of
 // mappings.
@@ -39,48 +35,55 @@ func NewArena(name string) (*Arena, error) {
 	if err != nil {
 		return nil, fmt.Errorf("shared memory for %s: %w", name, err)
 	}
-	return &Arena{name: name, rw: rw, ro: ro}, nil
+	return &Arena{name: name, rw: rw, ro: ro, mapped: map[*byte]extent{}}, nil
 }
 
 // File returns the arena's file, open for reading only. It is the arena's.
 func (a *Arena) File() *os.File { return a.ro }
 
-func (a *Arena) file() *os.File {
-	if a == nil {
-		return nil
-	}
-	return a.ro
-}
-
 // minArena is the least size of an arena's file.
 const minArena = 1 << 30
 
-// Alloc maps n bytes.
-func (a *Arena) Alloc(n int64) (*Block, error) {
-	page := int64(os.Getpagesize())
-	n = (n + page - 1) &^ (page - 1)
+// Map implements [Source].
+func (a *Arena) Map(n int64, _ bool) (*Mapping, error) {
 	off, err := a.take(n)
 	if err != nil {
-		return nil, fmt.Errorf("%d MiB of shared memory for %s: %w", mib(n), a.name, err)
+		return nil, fmt.Errorf("shared memory for %s: %w", a.name, err)
 	}
-	data, err := unix.Mmap(int(a.rw.Fd()), off, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	e := extent{off, n}
+	data, err := unix.Mmap(int(a.rw.Fd()), off, int(n), readWrite, unix.MAP_SHARED)
 	if err != nil {
-		a.give(extent{off, n})
-		return nil, fmt.Errorf("map %d MiB of shared memory for %s: %w", mib(n), a.name, err)
+		a.give(e)
+		return nil, fmt.Errorf("shared memory for %s: %w", a.name, err)
 	}
 	if !punches {
 		clear(data)
 	}
-	return &Block{Data: data, Offset: off, arena: a}, nil
+	adviseShared(data)
+	a.mu.Lock()
+	a.mapped[&data[0]] = e
+	a.mu.Unlock()
+	return &Mapping{Data: data, File: a.ro, Offset: off, Unmap: func() error {
+		a.mu.Lock()
+		delete(a.mapped, &data[0])
+		a.mu.Unlock()
+		err := errors.Join(unix.Munmap(data), punch(a.rw, e))
+		a.give(e)
+		return err
+	}}, nil
 }
 
-// Free gives the memory back. Data must not be used afterwards.
-func (b *Block) Free() error {
-	a, e := b.arena, extent{b.Offset, int64(len(b.Data))}
-	err := errors.Join(unix.Munmap(b.Data), punch(a.rw, e))
-	b.Data = nil
-	a.give(e)
-	return err
+// Offset returns where in the file p points to; ok is false when p points to
+// other memory.
+func (a *Arena) Offset(p unsafe.Pointer) (offset int64, ok bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for first, e := range a.mapped {
+		if d := int64(uintptr(p)) - int64(uintptr(unsafe.Pointer(first))); d >= 0 && d < e.len {
+			return e.off + d, true
+		}
+	}
+	return 0, false
 }
 
 // take finds n bytes of the file, first fit, and grows it when there are none.
@@ -127,5 +130,5 @@ func (a *Arena) insert(e extent) {
 	}
 }
 
-// Close closes the file, once all blocks are freed.
+// Close closes the file, once all mappings are gone.
 func (a *Arena) Close() error { return errors.Join(a.rw.Close(), a.ro.Close()) }

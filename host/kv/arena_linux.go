@@ -41,3 +41,7 @@ func openArena(name string) (rw, ro *os.File, err error) {
 func punch(f *os.File, e extent) error {
 	return unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, e.off, e.len)
 }
+
+// adviseShared asks for huge pages, which the system has for shared memory
+// when it is set up so.
+func adviseShared(b []byte) { advise(b, unix.MADV_HUGEPAGE) }

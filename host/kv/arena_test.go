@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -32,17 +33,17 @@ func TestArena(t *testing.T) {
 	a := newArena(t)
 	r := rand.New(rand.NewPCG(1, 1))
 	page := int64(os.Getpagesize())
-	var blocks []*Block
+	var blocks []*Mapping
 	for i := range 400 {
 		if len(blocks) > 0 && r.IntN(5) < 2 {
 			j := r.IntN(len(blocks))
-			if err := blocks[j].Free(); err != nil {
+			if err := blocks[j].Unmap(); err != nil {
 				t.Fatal(err)
 			}
 			blocks = append(blocks[:j], blocks[j+1:]...)
 			continue
 		}
-		b, err := a.Alloc(1 + r.Int64N(5*page))
+		b, err := a.Map(page*(1+r.Int64N(5)), true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -73,7 +74,7 @@ func TestArena(t *testing.T) {
 		t.Errorf("%d bytes used and %d free of %d", used, free, a.size)
 	}
 	for _, b := range blocks {
-		if err := b.Free(); err != nil {
+		if err := b.Unmap(); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -88,12 +89,12 @@ func TestArena(t *testing.T) {
 // An arena grows beyond its first size; what was mapped stays where it was.
 func TestArenaGrows(t *testing.T) {
 	a := newArena(t)
-	first, err := a.Alloc(100)
+	first, err := a.Map(int64(os.Getpagesize()), true)
 	if err != nil {
 		t.Fatal(err)
 	}
 	first.Data[7] = 7
-	large, err := a.Alloc(3 * minArena)
+	large, err := a.Map(3*minArena, true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +102,7 @@ func TestArenaGrows(t *testing.T) {
 	if info, err := a.File().Stat(); err != nil || info.Size() != a.size || a.size < large.Offset+3*minArena || first.Data[7] != 7 {
 		t.Errorf("%v, %d bytes", err, a.size)
 	}
-	if err := errors.Join(first.Free(), large.Free()); err != nil {
+	if err := errors.Join(first.Unmap(), large.Unmap()); err != nil {
 		t.Error(err)
 	}
 }
@@ -109,11 +110,11 @@ func TestArenaGrows(t *testing.T) {
 // Who has the file can read it and not write.
 func TestArenaIsReadOnly(t *testing.T) {
 	a := newArena(t)
-	b, err := a.Alloc(100)
+	b, err := a.Map(int64(os.Getpagesize()), true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer b.Free()
+	defer b.Unmap()
 	if _, err := a.File().WriteAt([]byte{1}, 0); err == nil {
 		t.Error("it can be written")
 	}
@@ -141,6 +142,19 @@ func TestExtents(t *testing.T) {
 	a, err := NewSharedAllocator(0)
 	if err != nil {
 		t.Fatal(err)
+	}
+	keys, values, queries := a.Shared()
+	q, err := a.Alloc(100, Queries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f, off := q.File(); f != queries.File() {
+		t.Error("queries are not in their arena")
+	} else if at, ok := queries.Offset(unsafe.Pointer(&q.Bytes()[40])); !ok || at != off+40 {
+		t.Errorf("byte 40 of the queries is at %d, %v", at, ok)
+	}
+	if _, ok := keys.Offset(unsafe.Pointer(&q.Bytes()[40])); ok {
+		t.Error("queries are in the arena of the keys")
 	}
 	g := Geometry{Layers: 2, KVHeads: 3, HeadDim: 6, DType: kernel.BF16}
 	c, err := NewContext(g, 10, a)
@@ -180,8 +194,8 @@ func TestExtents(t *testing.T) {
 					for i := range e.Rows {
 						at := e.HeadStride*int64(h) + e.RowStride*int64(i)
 						for s := range c.Segments(l, h, pos, pos+1) {
-							same(t, a.Keys(), e.Keys+at, s.Keys.U16)
-							same(t, a.Values(), e.Values+at, s.Values.U16)
+							same(t, keys.File(), e.Keys+at, s.Keys.U16)
+							same(t, values.File(), e.Values+at, s.Values.U16)
 						}
 						pos++
 					}
@@ -192,14 +206,24 @@ func TestExtents(t *testing.T) {
 			}
 		}
 	}
-	if err := errors.Join(c.Close(), f.Close()); err != nil || a.Used() != 0 {
+	if !c.Shared() || !f.Shared() {
+		t.Error("the contexts say that they are not shared")
+	}
+	if err := errors.Join(q.Release(), c.Close(), f.Close()); err != nil || a.Used() != 0 {
 		t.Errorf("%v, %d bytes used", err, a.Used())
 	}
 	for range c.Extents(0, 1) {
 		t.Error("a closed context has extents")
 	}
-	if c.Shared() != a {
-		t.Error("the context does not know its allocator")
+	private, err := NewContext(g, 1, NewAllocator(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if private.Shared() {
+		t.Error("private memory is shared")
+	}
+	if err := private.Close(); err != nil {
+		t.Error(err)
 	}
 	if err := a.Close(); err != nil {
 		t.Error(err)

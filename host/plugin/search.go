@@ -7,6 +7,7 @@ import (
 
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/retrieval"
+	"github.com/retrievalattention/ra/host/sched"
 	abi "github.com/retrievalattention/ra/sdk/abi/v1"
 )
 
@@ -73,33 +74,29 @@ func (p *Plugin) share(ctx context.Context, n int, f func(in *instance, first, n
 	if err != nil {
 		return err
 	}
-	var helpers []*instance
-	for len(helpers)+1 < n {
+	instances := []*instance{main}
+	for len(instances) < n {
 		in := p.tryAcquire(ctx)
 		if in == nil {
 			break
 		}
-		helpers = append(helpers, in)
+		instances = append(instances, in)
 	}
-	shares := len(helpers) + 1
+	shares := len(instances)
 	bound := func(i int) int { return i * n / shares }
 	errs := make([]error, shares)
-	var wg sync.WaitGroup
-	for i, in := range helpers {
-		wg.Go(func() {
-			defer p.release(in)
-			errs[i+1] = f(in, bound(i+1), bound(i+2)-bound(i+1))
-		})
+	err = sched.Run(ctx, shares, 0, func(i int, _ []float32) {
+		errs[i] = f(instances[i], bound(i), bound(i+1)-bound(i))
+	})
+	for _, in := range instances {
+		p.release(in)
 	}
-	errs[0] = f(main, 0, bound(1))
-	p.release(main)
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
+	for _, e := range errs {
+		if e != nil {
+			return e
 		}
 	}
-	return nil
+	return err
 }
 
 // Search answers a call by the plugin, its KV heads split over the idle

@@ -71,6 +71,7 @@ func TestFlatAgainstSort(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for _, c := range []struct{ kvHeads, group, seqs, tokens, n, k int }{
 		{2, 1, 1, 1, 300, 10}, {2, 2, 1, 1, 1500, 100}, {1, 8, 1, 1, 200, 7}, {3, 4, 2, 3, 90, 5}, {1, 16, 1, 1, 64, 64}, {2, 2, 1, 1, 3, 10},
+		{1, 2, 2, 1, 70_000, 50}, // in pieces
 	} {
 		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
 			const layer, dim = 1, 16

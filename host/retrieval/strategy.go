@@ -35,6 +35,13 @@ type QueryUser interface {
 	UsesPrefillQueries() bool
 }
 
+// IndexSizer is implemented by strategies whose index lives in the memory of
+// the keys and values: what it will need for a context of that many tokens, in
+// bytes, is checked before the prefill.
+type IndexSizer interface {
+	IndexBytes(g kv.Geometry, tokens int) int64
+}
+
 // Info identifies a strategy.
 type Info struct {
 	Name    string `json:"name"`

@@ -22,6 +22,7 @@ import (
 // host is everything that a configuration asks for, opened.
 type host struct {
 	model   *model.Model
+	memory  *kv.Allocator
 	plugin  searcher // nil when no mode needs a search
 	engine  *engine.Engine
 	closers []func() error
@@ -77,14 +78,13 @@ func openHost(ctx context.Context, c *config.Resolved, modes []engine.Mode, log 
 	}
 	h.closers = append(h.closers, loaded.Close)
 	search := slices.Contains(modes, engine.Retrieval)
-	memory, err := openMemory(c, search && c.Plugin(c.Search.Plugin).Runtime == runtimeProcess)
-	if err != nil {
+	if h.memory, err = openMemory(c, search && c.Plugin(c.Search.Plugin).Runtime == runtimeProcess); err != nil {
 		return h, err
 	}
-	h.closers = append(h.closers, memory.Close)
+	h.closers = append(h.closers, h.memory.Close)
 	var strategy retrieval.Strategy
 	if search {
-		if h.plugin, err = openPlugin(ctx, c, backend, memory, log); err != nil {
+		if h.plugin, err = openPlugin(ctx, c, backend, h.memory, log); err != nil {
 			return h, err
 		}
 		h.closers = append(h.closers, h.plugin.Close)
@@ -92,7 +92,7 @@ func openHost(ctx context.Context, c *config.Resolved, modes []engine.Mode, log 
 	}
 	h.engine, err = engine.New(engine.Options{
 		Model: loaded, Backend: backend, Strategy: strategy,
-		Memory:     memory,
+		Memory:     h.memory,
 		DType:      kvDTypes[c.Model.KVDType],
 		TopK:       c.Attention.Budget.TopK,
 		Window:     engine.SinkWindow{Sink: c.Policy.Params.Sink, Size: c.Policy.Params.Window},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"unsafe"
 
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/plugin"
@@ -44,13 +45,11 @@ func (p *Plugin) build(ctx context.Context, b *retrieval.Build) (err error) {
 	defer func() { p.settle(i, r, 0, err) }()
 	request := &contract.BuildRequest{Layer: uint32(b.Layer), Heads: uint32(b.Heads), Sequence: s}
 	if p.UsesPrefillQueries() && len(b.Queries) > 0 {
-		block, err := p.queries.Alloc(4 * int64(len(b.Queries)))
+		offset, done, err := p.shareQueries(b.Queries)
 		if err != nil {
 			return err
 		}
-		defer block.Free()
-		copy(block.Data, littleEndian(b.Queries))
-		offset := uint64(block.Offset)
+		defer done()
 		request.Queries = &offset
 	}
 	if err := p.callBuild(ctx, r, request); err != nil {
@@ -62,6 +61,22 @@ func (p *Plugin) build(ctx context.Context, b *retrieval.Build) (err error) {
 		}
 	}
 	return nil
+}
+
+// shareQueries returns where in their share the queries lie: those of the
+// engine do, others are copied there until done.
+func (p *Plugin) shareQueries(queries []float32) (offset uint64, done func(), err error) {
+	_, _, arena := p.opts.Memory.Shared()
+	if at, ok := arena.Offset(unsafe.Pointer(unsafe.SliceData(queries))); ok {
+		return uint64(at), func() {}, nil
+	}
+	r, err := p.opts.Memory.Alloc(4*int64(len(queries)), kv.Queries)
+	if err != nil {
+		return 0, nil, err
+	}
+	copy(r.Bytes(), littleEndian(queries))
+	_, at := r.File()
+	return uint64(at), func() { _ = r.Release() }, nil // nothing is lost if it stays mapped
 }
 
 func (p *Plugin) callBuild(ctx context.Context, r *process, request *contract.BuildRequest) error {

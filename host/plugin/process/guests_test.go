@@ -184,7 +184,7 @@ func (k *keeper) Build(_ context.Context, b *sdk.Build) error {
 	for _, x := range b.Queries.F32 {
 		sum += x
 	}
-	slog.Info("build", "view", b.View, "layer", b.Layer, "queries", b.Queries.N, "sum", sum)
+	slog.Info("build", "view", b.View, "layer", b.Layer, "queries", b.Queries.N, "sum", fmt.Sprint(sum))
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.index[[2]uint64{b.View, uint64(b.Layer)}] = b.Indexed

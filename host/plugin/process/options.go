@@ -49,7 +49,7 @@ type Options struct {
 	// OnFailure defaults to Fail.
 	OnFailure plugin.OnFailure
 	// Memory is the shared allocator of the contexts to be searched. Its
-	// files are what the grants of keys and values give access to.
+	// arenas are what the grants give access to.
 	Memory *kv.Allocator
 	// Scanner computes exact search. Default: the CPU backend.
 	Scanner compute.Scanner
@@ -70,7 +70,10 @@ func (o *Options) complete() error {
 		return fmt.Errorf("no path is set")
 	case l.StartTimeout < 0 || l.SearchTimeout < 0 || l.BuildTimeout < 0:
 		return fmt.Errorf("a timeout is negative")
-	case o.Memory == nil || o.Memory.Keys() == nil:
+	case o.Memory == nil:
+		return fmt.Errorf("no memory is set")
+	}
+	if keys, _, _ := o.Memory.Shared(); keys == nil {
 		return fmt.Errorf("the memory for keys and values is not shared")
 	}
 	for _, g := range o.Grants {

@@ -22,12 +22,11 @@ import (
 // Plugin is a search plugin that runs as a process. It is safe for concurrent
 // use.
 type Plugin struct {
-	opts    Options
-	guard   *plugin.Guard
-	desc    *plugin.Description
-	queries *kv.Arena // the prefill's queries during builds, nil when not granted
-	shares  []*contract.Share
-	files   []*os.File // inherited by the process, in the order of shares
+	opts   Options
+	guard  *plugin.Guard
+	desc   *plugin.Description
+	shares []*contract.Share
+	files  []*os.File // inherited by the process, in the order of shares
 
 	current  atomic.Pointer[process] // nil while none runs
 	restarts atomic.Int64
@@ -63,14 +62,12 @@ func Load(ctx context.Context, o Options) (*Plugin, error) {
 	p.opts, p.backoff = o, newBackoff(o.Seed)
 	p.guard = plugin.NewGuard(o.OnFailure, o.Scanner, o.Logger.With("plugin", o.Name))
 	p.guard.Name = o.Name
-	if err := p.share(); err != nil {
-		return fail(err)
-	}
+	p.share()
 	p.closing, p.close = context.WithCancel(context.Background())
 	first, desc, err := p.launch(ctx, 1)
 	if err != nil {
 		p.close()
-		return fail(errors.Join(err, p.closeQueries()))
+		return fail(err)
 	}
 	p.desc = desc
 	p.indexes.init()
@@ -81,39 +78,23 @@ func Load(ctx context.Context, o Options) (*Plugin, error) {
 }
 
 // share lists the files that were granted.
-func (p *Plugin) share() error {
-	kinds := map[string]contract.ShareKind{
-		contract.FeatureKeys:    contract.ShareKind_SHARE_KIND_KEYS,
-		contract.FeatureValues:  contract.ShareKind_SHARE_KIND_VALUES,
-		contract.FeatureQueries: contract.ShareKind_SHARE_KIND_QUERIES,
-	}
-	for _, g := range Grants {
-		if !slices.Contains(p.opts.Grants, g) {
-			continue
+func (p *Plugin) share() {
+	keys, values, queries := p.opts.Memory.Shared()
+	for _, g := range []struct {
+		name  string
+		kind  contract.ShareKind
+		arena *kv.Arena
+	}{
+		{contract.FeatureKeys, contract.ShareKind_SHARE_KIND_KEYS, keys},
+		{contract.FeatureValues, contract.ShareKind_SHARE_KIND_VALUES, values},
+		{contract.FeatureQueries, contract.ShareKind_SHARE_KIND_QUERIES, queries},
+	} {
+		if slices.Contains(p.opts.Grants, g.name) {
+			p.files = append(p.files, g.arena.File())
+			// The lifeline comes first.
+			p.shares = append(p.shares, &contract.Share{Kind: g.kind, Fd: int32(firstFD + len(p.files))})
 		}
-		f := p.opts.Memory.Keys()
-		switch g {
-		case contract.FeatureValues:
-			f = p.opts.Memory.Values()
-		case contract.FeatureQueries:
-			var err error
-			if p.queries, err = kv.NewArena("queries"); err != nil {
-				return err
-			}
-			f = p.queries.File()
-		}
-		p.files = append(p.files, f)
-		// The lifeline comes first.
-		p.shares = append(p.shares, &contract.Share{Kind: kinds[g], Fd: int32(firstFD + len(p.files))})
 	}
-	return nil
-}
-
-func (p *Plugin) closeQueries() error {
-	if p.queries == nil {
-		return nil
-	}
-	return p.queries.Close()
 }
 
 // Info identifies the plugin.
@@ -150,7 +131,7 @@ func (p *Plugin) Close() error {
 	if r := p.current.Swap(nil); r != nil {
 		r.stop()
 	}
-	return errors.Join(p.indexes.close(), p.closeQueries())
+	return p.indexes.close()
 }
 
 // running returns the process, or why there is none.

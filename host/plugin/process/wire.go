@@ -19,7 +19,7 @@ var dtypes = map[kernel.DType]contract.DType{
 // sequence describes one layer of a view.
 func sequence(v *kv.View, layer int) (*contract.Sequence, error) {
 	c := v.Context()
-	if c.Shared() == nil {
+	if !c.Shared() {
 		return nil, fmt.Errorf("the context's memory is not shared")
 	}
 	geo := c.Geometry()
