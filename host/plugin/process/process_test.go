@@ -479,8 +479,13 @@ func TestNoOrphans(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		temp, err := os.MkdirTemp("", "ra") // sockets have short paths
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(temp)
 		cmd := exec.Command(exe)
-		cmd.Env = append(os.Environ(), pluginEnv+"=host:"+guest+":"+file)
+		cmd.Env = append(os.Environ(), "TMPDIR="+temp, pluginEnv+"=host:"+guest+":"+file)
 		out, err := cmd.StdoutPipe()
 		if err != nil {
 			t.Fatal(err)
