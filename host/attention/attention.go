@@ -119,6 +119,10 @@ func (l *Layer) retrieve(ctx context.Context, view *kv.View, layer, pos int, que
 		}
 		l.ids[h], l.bias[h] = hits.IDs, hits.Bias
 		attended += int64(len(hits.IDs))
+		d := l.call.Dim()
+		for j, logit := range hits.Summaries.Logits {
+			l.found[h].Add(logit+hits.Summaries.LogMults[j], hits.Summaries.Values[j*d:(j+1)*d])
+		}
 	}
 	return l.result.KeysScored, attended, l.backend.AttendHits(view, layer, queries, l.ids, l.bias, l.found)
 }

@@ -55,16 +55,10 @@ type Choice struct {
 	Params map[string]any `toml:"params"`
 }
 
-// Policy places tokens.
+// Policy chooses a placement policy and its parameters.
 type Policy struct {
-	Plugin string       `toml:"plugin" doc:"placement policy: sinkwindow"`
-	Params PolicyParams `toml:"params"`
-}
-
-// PolicyParams are the parameters of the sinkwindow policy.
-type PolicyParams struct {
-	Sink   int `toml:"sink" doc:"first tokens that stay in the static set"`
-	Window int `toml:"window" doc:"last tokens that stay in the static set, at least 1"`
+	Plugin string         `toml:"plugin" doc:"placement policy: a built-in plugin or the name of a [[plugin]]"`
+	Params map[string]any `toml:"params"`
 }
 
 // Generate sets how answers are sampled.
@@ -80,7 +74,7 @@ type Generate struct {
 // runtime alone.
 type Plugin struct {
 	Name        string            `toml:"name"`
-	Kind        string            `toml:"kind"`                          // "search"
+	Kind        string            `toml:"kind"`                          // "search" or "policy"
 	Runtime     string            `toml:"runtime"`                       // "wasm" or "process"
 	Path        string            `toml:"path"`                          // empty: the built-in plugin of that name
 	Interpreter string            `toml:"interpreter" runtime:"process"` // runs the file at Path
@@ -101,6 +95,7 @@ type Limits struct {
 	SearchTimeout time.Duration `toml:"search_timeout"`
 	BuildTimeout  time.Duration `toml:"build_timeout"`
 	Fuel          int64         `toml:"fuel" runtime:"wasm"` // units a call
+	Work          int64         `toml:"work" runtime:"wasm"` // multiply-adds of the kernels a call
 }
 
 // Default returns the configuration without file, environment and flags.
@@ -110,7 +105,7 @@ func Default() Config {
 		Model:     Model{Device: "auto", KVDType: "bf16"},
 		Attention: Attention{Mode: "retrieval", Budget: Budget{TopK: 100}},
 		Search:    Choice{Plugin: "flat"},
-		Policy:    Policy{Plugin: "sinkwindow", Params: PolicyParams{Sink: 128, Window: 512}},
+		Policy:    Policy{Plugin: "sinkwindow"},
 		Generate:  Generate{MaxTokens: 64, TopP: 1},
 	}
 }
@@ -143,9 +138,9 @@ func (c *Config) Validate() error {
 	if c.Search.Plugin == "" {
 		bad("search.plugin", "names no plugin")
 	}
-	oneOf("policy.plugin", c.Policy.Plugin, "sinkwindow")
-	least("policy.params.sink", c.Policy.Params.Sink, 0)
-	least("policy.params.window", c.Policy.Params.Window, 1)
+	if c.Policy.Plugin == "" {
+		bad("policy.plugin", "names no plugin")
+	}
 	least("generate.max_tokens", c.Generate.MaxTokens, 1)
 	if t := c.Generate.Temperature; !(t >= 0 && t <= 100) {
 		bad("generate.temperature", "%v is outside 0 to 100", t)
@@ -167,7 +162,7 @@ func (c *Config) Validate() error {
 			bad(key, "is declared twice")
 		}
 		names[p.Name] = true
-		oneOf(key+".kind", p.Kind, "search")
+		oneOf(key+".kind", p.Kind, "search", "policy")
 		oneOf(key+".runtime", p.Runtime, "wasm", "process")
 		if p.Runtime == "wasm" || p.Runtime == "process" {
 			for _, f := range scalars(key+".", reflect.ValueOf(p)) {
@@ -175,6 +170,9 @@ func (c *Config) Validate() error {
 					bad(f.key, "is for runtime = %q, this plugin has runtime = %q", f.runtime, p.Runtime)
 				}
 			}
+		}
+		if p.Runtime == "process" && p.Kind == "policy" {
+			bad(key+".kind", "is policy, which a process cannot be; a policy has runtime = \"wasm\"")
 		}
 		if p.Runtime == "process" && p.Path == "" {
 			bad(key+".path", "is empty; a process plugin needs the path of its file")
@@ -193,7 +191,7 @@ func (c *Config) Validate() error {
 		if p.Limits.MemoryMiB > 4096 {
 			bad(key+".limits.memory_mib", "%d is above 4096, the most that a wasm module can address", p.Limits.MemoryMiB)
 		}
-		if p.Limits.StartTimeout < 0 || p.Limits.SearchTimeout < 0 || p.Limits.BuildTimeout < 0 || p.Limits.Fuel < 0 {
+		if p.Limits.StartTimeout < 0 || p.Limits.SearchTimeout < 0 || p.Limits.BuildTimeout < 0 || p.Limits.Fuel < 0 || p.Limits.Work < 0 {
 			bad(key+".limits", "must not be negative")
 		}
 		if n := len(p.SHA256); n != 0 && n != 64 {

@@ -10,6 +10,7 @@ import (
 	"github.com/retrievalattention/ra/host/engine"
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/model"
+	"github.com/retrievalattention/ra/host/placement"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
 
@@ -28,7 +29,7 @@ func BenchmarkDecode(b *testing.B) {
 	}
 	e, err := engine.New(engine.Options{
 		Model: loaded, Backend: backend, Strategy: retrieval.NewFlat(backend), DType: kernel.BF16,
-		TopK: 100, Window: engine.SinkWindow{Sink: 128, Size: 512}, MaxContext: 1 << 16,
+		TopK: 100, Policy: placement.SinkWindow{Sink: 128, Window: 512}, MaxContext: 1 << 16,
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/retrievalattention/ra/host/kv"
+	"github.com/retrievalattention/ra/host/placement"
 	"github.com/retrievalattention/ra/host/retrieval"
 	"github.com/retrievalattention/ra/host/sched"
 )
@@ -30,6 +32,8 @@ type PrefillOptions struct {
 // safe for concurrent use.
 type Document struct {
 	engine *Engine
+	tenure *tenure // of the strategy that indexed it
+	closed atomic.Bool
 	kvc    *kv.Context
 	views  map[Mode]*kv.View
 	tokens []int32
@@ -42,8 +46,14 @@ type Document struct {
 func (d *Document) Tokens() int { return len(d.tokens) }
 
 // Close releases the document's keys and values. Answers under way keep
-// theirs.
-func (d *Document) Close() error { return d.kvc.Close() }
+// theirs. Closing it again does nothing.
+func (d *Document) Close() error {
+	if d.closed.Swap(true) {
+		return nil
+	}
+	defer d.tenure.leave()
+	return d.kvc.Close()
+}
 
 // Prefill runs tokens through the model with exact causal attention and
 // stores their keys and values. The memory for them is claimed before work
@@ -55,18 +65,21 @@ func (e *Engine) Prefill(ctx context.Context, tokens []int32, o PrefillOptions) 
 	if room := max(o.Room, 1); len(tokens)+room > e.o.MaxContext {
 		return nil, e.tooLong(len(tokens), room)
 	}
-	keep := e.keepsQueries(len(tokens), o.Modes)
-	if err := e.checkMemory(len(tokens), keep, o); err != nil {
+	tenure := e.tenant()
+	keep := keepsQueries(tenure.strategy, o.Modes)
+	if err := e.checkMemory(tenure.strategy, len(tokens), keep, o); err != nil {
+		tenure.leave()
 		return nil, err
 	}
 	kvc, err := kv.NewContext(e.geometry(), len(tokens), e.o.Memory)
 	if err != nil {
+		tenure.leave()
 		return nil, err
 	}
-	d := &Document{engine: e, kvc: kvc, views: map[Mode]*kv.View{}, tokens: slices.Clone(tokens)}
+	d := &Document{engine: e, tenure: tenure, kvc: kvc, views: map[Mode]*kv.View{}, tokens: slices.Clone(tokens)}
 	start := time.Now()
 	if err := d.prefill(ctx, keep, o); err != nil {
-		return nil, errors.Join(err, kvc.Close())
+		return nil, errors.Join(err, d.Close())
 	}
 	d.PrefillSeconds = time.Since(start).Seconds()
 	return d, nil
@@ -75,11 +88,11 @@ func (e *Engine) Prefill(ctx context.Context, tokens []int32, o PrefillOptions) 
 // geometry is the shape of the stored keys and values.
 func (e *Engine) geometry() kv.Geometry { return e.o.Model.Spec().Geometry(e.o.DType) }
 
-// keepsQueries reports whether the strategy will build an index of a prefill
-// of n tokens from its queries.
-func (e *Engine) keepsQueries(n int, modes []Mode) bool {
-	user, ok := e.o.Strategy.(retrieval.QueryUser)
-	return ok && user.UsesPrefillQueries() && slices.Contains(modes, Retrieval) && n > e.o.Window.Sink+e.o.Window.Size
+// keepsQueries reports whether the strategy builds its index from the
+// prefill's queries.
+func keepsQueries(s retrieval.Strategy, modes []Mode) bool {
+	user, ok := s.(retrieval.QueryUser)
+	return ok && user.UsesPrefillQueries() && slices.Contains(modes, Retrieval)
 }
 
 // queryBytes is the memory of the queries of n tokens of one layer.
@@ -90,7 +103,7 @@ func (e *Engine) queryBytes(n int) int64 {
 
 // checkMemory refuses a prefill of n tokens that would not fit with all that
 // comes after it.
-func (e *Engine) checkMemory(n int, keep bool, o PrefillOptions) error {
+func (e *Engine) checkMemory(strategy retrieval.Strategy, n int, keep bool, o PrefillOptions) error {
 	geo := e.geometry()
 	document, err := geo.GrowthBytes(n)
 	if err != nil {
@@ -105,7 +118,7 @@ func (e *Engine) checkMemory(n int, keep bool, o PrefillOptions) error {
 		held := min(queriesHeld, e.o.Model.Spec().Layers)
 		needs = append(needs, kv.Need{What: kv.Queries.String(), Bytes: int64(held) * e.queryBytes(n)})
 	}
-	if s, ok := e.o.Strategy.(retrieval.IndexSizer); ok && slices.Contains(o.Modes, Retrieval) {
+	if s, ok := strategy.(retrieval.IndexSizer); ok && slices.Contains(o.Modes, Retrieval) {
 		needs = append(needs, kv.Need{What: "the " + kv.Index.String(), Bytes: s.IndexBytes(geo, n+o.Room)})
 	}
 	return e.o.Memory.Check(needs...)
@@ -116,23 +129,14 @@ func (e *Engine) checkMemory(n int, keep bool, o PrefillOptions) error {
 const queriesHeld = 2
 
 func (d *Document) prefill(ctx context.Context, keep bool, o PrefillOptions) (err error) {
-	e, n := d.engine, len(d.tokens)
+	e, n, strategy := d.engine, len(d.tokens), d.tenure.strategy
 	spec := e.o.Model.Spec()
 	for _, m := range o.Modes {
-		v := kv.NewView(d.kvc)
-		v.Extend(n)
-		for l := range spec.Layers {
-			switch m {
-			case Retrieval:
-				e.o.Window.place(v, l, kv.Indexed)
-			case StaticSet:
-				e.o.Window.place(v, l, kv.Dropped)
-			}
-		}
-		d.views[m] = v
+		d.views[m] = kv.NewView(d.kvc)
+		d.views[m].Extend(n)
 	}
 	view := d.views[Retrieval]
-	if view != nil && e.o.Strategy == nil {
+	if view != nil && strategy == nil {
 		return errors.New("retrieval attention needs a search strategy")
 	}
 	stream, err := e.o.Model.Embed(d.tokens)
@@ -175,6 +179,9 @@ func (d *Document) prefill(ctx context.Context, keep bool, o PrefillOptions) (er
 			queries = kv.Slice[float32](*r, 0, e.queryBytes(n)/4)
 		}
 		err := e.o.Model.Prefill(ctx, stream, l, 0, d.kvc, queries, o.Progress)
+		if err == nil {
+			err = d.place(ctx, l)
+		}
 		if err := built(); err != nil {
 			return err
 		}
@@ -187,7 +194,7 @@ func (d *Document) prefill(ctx context.Context, keep bool, o PrefillOptions) (er
 				return
 			}
 			leave := sched.Enter()
-			err := e.o.Strategy.Build(ctx, &retrieval.Build{View: view, Layer: l, Heads: spec.Heads, Queries: queries})
+			err := strategy.Build(ctx, &retrieval.Build{View: view, Layer: l, Heads: spec.Heads, Queries: queries})
 			leave()
 			building <- err
 		}()
@@ -197,6 +204,32 @@ func (d *Document) prefill(ctx context.Context, keep bool, o PrefillOptions) (er
 	}
 	d.kvc.Commit(n)
 	return nil
+}
+
+// place places one layer of every view after its prefill.
+func (d *Document) place(ctx context.Context, layer int) error {
+	for m, v := range d.views {
+		if m == Full {
+			continue
+		}
+		if _, err := d.engine.place(ctx, &placement.Call{View: v, Layer: layer, Prefill: v.Len()}, m); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place asks the policy about one layer and moves its tokens; it returns what
+// became indexed.
+func (e *Engine) place(ctx context.Context, call *placement.Call, mode Mode) ([]kv.Range, error) {
+	moves, err := e.o.Policy.Place(ctx, call)
+	if err == nil {
+		err = placement.Check(call, moves)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("placement policy %s, layer %d: %w", e.o.Policy.Info(), call.Layer, err)
+	}
+	return placement.Apply(call, moves, mode == Retrieval), nil
 }
 
 // tooLong is the error for a document that leaves less than room tokens for

@@ -3,6 +3,7 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/retrievalattention/ra/host/kv"
@@ -20,13 +21,19 @@ func (p *Plugin) Info() retrieval.Info {
 // not change it.
 func (p *Plugin) Description() *Description { return p.desc }
 
+// UsesPrefillQueries reports whether the plugin's description asks for them.
+func (p *Plugin) UsesPrefillQueries() bool {
+	return slices.Contains(p.desc.Needs, abi.NeedPrefillQueries)
+}
+
 // Build lets the plugin build the index of one layer, one call a KV head,
 // spread over the instances. When it fails and the plugin falls back, Build
 // returns nil and the searches of that layer are answered exactly from then
 // on, until a Build of the same view and layer succeeds.
 func (p *Plugin) Build(ctx context.Context, b *retrieval.Build) error {
 	err := p.perHead(ctx, b.View, b.Layer, abi.ScopeBuild, func(in *instance, head int) error {
-		return in.status("ra_build", in.build, uint64(b.Layer), uint64(head))
+		in.call.build = b
+		return in.status("ra_build", uint64(b.Layer), uint64(head))
 	})
 	return p.guard.Indexed(ctx, b.View, b.Layer, "build", err)
 }
@@ -38,7 +45,7 @@ func (p *Plugin) Append(ctx context.Context, view *kv.View, layer int, r kv.Rang
 		return nil // the layer has no index to append to
 	}
 	err := p.perHead(ctx, view, layer, abi.ScopeAppend, func(in *instance, head int) error {
-		return in.status("ra_append", in.append, uint64(layer), uint64(head), uint64(r.Lo), uint64(r.Hi))
+		return in.status("ra_append", uint64(layer), uint64(head), uint64(r.Lo), uint64(r.Hi))
 	})
 	return p.guard.Indexed(ctx, view, layer, "append", err)
 }
@@ -58,7 +65,7 @@ func (p *Plugin) perHead(ctx context.Context, view *kv.View, layer int, scope ab
 		for h := first; h < first+n; h++ {
 			c := &in.call
 			c.layer, c.views, c.firstKVHead, c.kvHeads = layer, append(c.views[:0], view), 0, heads
-			c.failText, c.logLines, c.randomOK = "", 0, false
+			c.head, c.failText, c.logLines, c.randomOK = h, "", 0, false
 			if err := f(in, h); err != nil {
 				return err
 			}
@@ -102,7 +109,19 @@ func (p *Plugin) share(ctx context.Context, n int, f func(in *instance, first, n
 // Search answers a call by the plugin, its KV heads split over the idle
 // instances. When the plugin fails and falls back, exact search answers.
 func (p *Plugin) Search(ctx context.Context, call *retrieval.Call, res *retrieval.Result) error {
-	return p.guard.Search(ctx, call, res, func() error { return p.searchGuest(ctx, call, res) })
+	return p.guard.Search(ctx, call, res, func() error {
+		if p.opts.OnFailure == Fallback && p.backoff.resting() {
+			return fmt.Errorf("%w: it rests after failures", ErrUnavailable)
+		}
+		err := p.searchGuest(ctx, call, res)
+		if err != nil && ctx.Err() != nil {
+			return err // says nothing about the plugin
+		}
+		if rest := p.backoff.record(err == nil); rest > 0 && p.opts.OnFailure == Fallback {
+			p.log.Debug("the plugin rests", "for", rest)
+		}
+		return err
+	})
 }
 
 func (p *Plugin) searchGuest(ctx context.Context, call *retrieval.Call, res *retrieval.Result) error {
@@ -117,11 +136,14 @@ func (p *Plugin) searchGuest(ctx context.Context, call *retrieval.Call, res *ret
 		c := &in.call
 		c.layer, c.views, c.search, c.result = call.Layer, call.Views, call, res
 		c.firstKVHead, c.kvHeads = first, n
-		if err := in.status("ra_search", in.search, uint64(call.Layer)); err != nil {
+		if err := in.status("ra_search", uint64(call.Layer)); err != nil {
 			return err
 		}
 		if err := in.checkHits(); err != nil {
 			in.broken = true // what else it gets wrong nobody knows
+			return err
+		}
+		if err := in.weigh(); err != nil {
 			return err
 		}
 		mu.Lock()
@@ -135,17 +157,28 @@ func (p *Plugin) searchGuest(ctx context.Context, call *retrieval.Call, res *ret
 
 // checkHits checks what the guest emitted for its share.
 func (in *instance) checkHits() error {
-	call := in.call.search
-	group := call.Heads / call.Views[0].Context().Geometry().KVHeads
-	lo, hi := in.call.firstKVHead*group, (in.call.firstKVHead+in.call.kvHeads)*group
-	for i := 0; i < call.Count(); i += call.Heads {
-		for h := i + lo; h < i+hi; h++ {
-			if err := in.checker.Check(call, h, in.call.result.Hits[h]); err != nil {
-				return err
-			}
+	for i := range in.share() {
+		if err := in.checker.Check(in.call.search, i, in.call.result.Hits[i]); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// share yields the queries of the KV heads that the instance is to answer.
+func (in *instance) share() func(yield func(int) bool) {
+	call := in.call.search
+	group := call.Heads / call.Views[0].Context().Geometry().KVHeads
+	lo, hi := in.call.firstKVHead*group, (in.call.firstKVHead+in.call.kvHeads)*group
+	return func(yield func(int) bool) {
+		for i := 0; i < call.Count(); i += call.Heads {
+			for h := i + lo; h < i+hi; h++ {
+				if !yield(h) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // checkCall checks what only a host bug gets wrong, for a guest must not be

@@ -31,7 +31,8 @@ class Faiss(Plugin):
             stretches = list(b.sequence.indexed_keys(head))
             for rows in stretches:
                 graph.add(rows.f32())
-            heads.append((np.concatenate([rows.ids() for rows in stretches]), graph))
+            ids = [np.empty(0, np.uint32), *(rows.ids() for rows in stretches)]
+            heads.append((np.concatenate(ids), graph))
         self.graphs[b.sequence.view, b.layer] = heads
         self.tails[b.sequence.view, b.layer] = []
 
@@ -48,10 +49,11 @@ class Faiss(Plugin):
             for head, (ids, graph) in enumerate(graphs):
                 group = call.group(head)
                 queries = call.queries[s][:, group.start : group.stop].reshape(-1, sequence.head_dim)
-                scores, found = graph.search(np.ascontiguousarray(queries), min(call.top_k, len(ids)))
+                k = max(min(call.top_k, len(ids)), 1)  # faiss takes no 0
+                scores, found = graph.search(np.ascontiguousarray(queries), k)
                 scores = np.where(found < 0, -np.inf, scores)  # fewer than asked for
                 scores = np.concatenate([scores, queries @ sequence.take_keys(head, tail).T], axis=1)
-                found = np.concatenate([ids[found], np.broadcast_to(tail, (len(queries), len(tail)))], axis=1)
+                found = np.concatenate([np.append(ids, 0)[found], np.broadcast_to(tail, (len(queries), len(tail)))], axis=1)
                 for i in range(len(queries)):
                     best = np.argsort(-scores[i])[: call.top_k]
                     best = best[np.isfinite(scores[i][best])]

@@ -14,6 +14,8 @@ class Flat(Plugin):
                 group = call.group(head)
                 queries = call.queries[s][:, group.start : group.stop].reshape(-1, sequence.head_dim)
                 stretches = list(sequence.indexed_keys(head))
+                if not stretches:
+                    continue  # nothing is indexed
                 scores = np.concatenate([queries @ rows.f32().T for rows in stretches], axis=1)
                 ids = np.concatenate([rows.ids() for rows in stretches])
                 call.keys_scored += scores.size

@@ -83,7 +83,7 @@ func examine(ctx context.Context, g *globals) (findings []finding, first error) 
 			c.Architecture, c.Layers, c.HiddenSize, c.Heads, c.KVHeads, c.HeadDim, c.VocabSize, c.MaxPosition), m.Close(), "")
 	}
 	add("built-in plugins", strings.Join(plugin.Builtins(), ", "), nil, "")
-	memory, err := openMemory(cfg, cfg.Plugin(cfg.Search.Plugin).Runtime == runtimeProcess)
+	memory, err := openMemory(cfg, true)
 	if err != nil {
 		add("search plugin", "", err, "")
 		return findings, first
@@ -96,6 +96,13 @@ func examine(ctx context.Context, g *globals) (findings []finding, first error) 
 	}
 	i := p.Info()
 	add("search plugin", fmt.Sprintf("%s %s, %s, %s", i.Name, i.Version, i.Runtime, i.Digest), p.Close(), "")
+	policy, err := openPolicy(ctx, cfg, compute.NewCPU(), g.logger())
+	if err != nil {
+		add("policy", "", err, "check policy.plugin, policy.params and its [[plugin]] entry")
+		return findings, first
+	}
+	i = policy.Info()
+	add("policy", fmt.Sprintf("%s %s, %s, %s", i.Name, i.Version, i.Runtime, i.Digest), policy.Close(), "")
 	return findings, first
 }
 

@@ -78,7 +78,7 @@ func openHost(ctx context.Context, c *config.Resolved, modes []engine.Mode, log 
 	}
 	h.closers = append(h.closers, loaded.Close)
 	search := slices.Contains(modes, engine.Retrieval)
-	if h.memory, err = openMemory(c, search && c.Plugin(c.Search.Plugin).Runtime == runtimeProcess); err != nil {
+	if h.memory, err = openMemory(c, search); err != nil {
 		return h, err
 	}
 	h.closers = append(h.closers, h.memory.Close)
@@ -90,12 +90,17 @@ func openHost(ctx context.Context, c *config.Resolved, modes []engine.Mode, log 
 		h.closers = append(h.closers, h.plugin.Close)
 		strategy = h.plugin
 	}
+	policy, err := openPolicy(ctx, c, backend, log)
+	if err != nil {
+		return h, err
+	}
+	h.closers = append(h.closers, policy.Close)
 	h.engine, err = engine.New(engine.Options{
 		Model: loaded, Backend: backend, Strategy: strategy,
 		Memory:     h.memory,
 		DType:      kvDTypes[c.Model.KVDType],
 		TopK:       c.Attention.Budget.TopK,
-		Window:     engine.SinkWindow{Sink: c.Policy.Params.Sink, Size: c.Policy.Params.Window},
+		Policy:     policy,
 		MaxContext: limit,
 	})
 	return h, err
@@ -105,11 +110,11 @@ var kvDTypes = map[string]kernel.DType{"bf16": kernel.BF16, "f16": kernel.F16, "
 
 const runtimeProcess = "process"
 
-// openMemory returns the allocator of keys and values, shared with a process
-// if one is to see them.
-func openMemory(c *config.Resolved, shared bool) (*kv.Allocator, error) {
+// openMemory returns the allocator of keys and values, shared if a process is
+// to search them.
+func openMemory(c *config.Resolved, search bool) (*kv.Allocator, error) {
 	budget := int64(c.Model.CPUMemoryMiB) << 20
-	if shared {
+	if search && c.Plugin(c.Search.Plugin).Runtime == runtimeProcess {
 		return kv.NewSharedAllocator(budget)
 	}
 	return kv.NewAllocator(budget), nil
@@ -117,30 +122,17 @@ func openMemory(c *config.Resolved, shared bool) (*kv.Allocator, error) {
 
 // openPlugin loads the configured search plugin.
 func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner, memory *kv.Allocator, log *slog.Logger) (searcher, error) {
-	p := c.Plugin(c.Search.Plugin)
-	if p.Runtime == runtimeProcess {
-		return opened(process.Load(ctx, process.Options{
-			Name: p.Name, Path: p.Path, Interpreter: p.Interpreter, Args: p.Args, Env: p.Env,
-			SHA256: p.SHA256, Grants: p.Grants, Params: c.Search.Params,
-			Limits: process.Limits{
-				StartTimeout:  p.Limits.StartTimeout,
-				SearchTimeout: p.Limits.SearchTimeout,
-				BuildTimeout:  p.Limits.BuildTimeout,
-			},
-			OnFailure: plugin.OnFailure(p.OnFailure), Memory: memory, Scanner: scanner, Logger: log,
-		}))
+	p, pinned, err := chosen(c, c.Search.Plugin)
+	if err != nil {
+		return nil, err
 	}
-	return opened(plugin.Load(ctx, plugin.Options{
-		Name: p.Name, Path: p.Path, SHA256: p.SHA256, Params: c.Search.Params,
-		Limits: plugin.Limits{
-			MemoryMiB:     p.Limits.MemoryMiB,
-			SearchTimeout: p.Limits.SearchTimeout,
-			BuildTimeout:  p.Limits.BuildTimeout,
-			Fuel:          p.Limits.Fuel,
-		},
-		Instances: p.Instances, Trusted: p.Trusted, OnFailure: plugin.OnFailure(p.OnFailure),
-		Scanner: scanner, Logger: log,
-	}))
+	var s searcher
+	if p.Runtime == runtimeProcess {
+		s, err = opened(process.Load(ctx, processOptions(p, c.Search.Params, scanner, memory, log)))
+	} else {
+		s, err = opened(plugin.Load(ctx, pluginOptions(p, c.Search.Params, scanner, log)))
+	}
+	return s, located(c, "search", pinned, err)
 }
 
 // opened makes a searcher of what was loaded, and nil of nothing.
@@ -149,6 +141,100 @@ func opened[P searcher](p P, err error) (searcher, error) {
 		return nil, err
 	}
 	return p, nil
+}
+
+// openPolicy loads the configured placement policy.
+func openPolicy(ctx context.Context, c *config.Resolved, scanner compute.Scanner, log *slog.Logger) (*plugin.Policy, error) {
+	p, pinned, err := chosen(c, c.Policy.Plugin)
+	if err != nil {
+		return nil, err
+	}
+	if p.Runtime == runtimeProcess {
+		return nil, fmt.Errorf("%w: policy.plugin: %q is a process; a policy is a wasm module", config.ErrInvalid, p.Name)
+	}
+	policy, err := plugin.LoadPolicy(ctx, pluginOptions(p, c.Policy.Params, scanner, log))
+	return policy, located(c, "policy", pinned, err)
+}
+
+// chosen returns the declaration of a plugin that the configuration chooses,
+// pinned by the lock file if there is one; pinned is that file.
+func chosen(c *config.Resolved, name string) (p config.Plugin, pinned string, err error) {
+	p = c.Plugin(name)
+	lock, err := config.ReadLock(c.LockFile())
+	if err != nil {
+		return p, "", err
+	}
+	digest, err := lock.Digest(p.Name)
+	if err != nil {
+		return p, "", err
+	}
+	if digest != "" && p.SHA256 == "" {
+		p.SHA256, pinned = digest, lock.File
+	}
+	return p, pinned, nil
+}
+
+// located says where a parameter that a plugin refuses was set, and which
+// file pins the digest that a plugin does not have.
+func located(c *config.Resolved, table, pinned string, err error) error {
+	if pinned != "" && errors.Is(err, plugin.ErrDigest) {
+		return fmt.Errorf("%w in %s; if the change is wanted, run 'ra plugin lock'", err, pinned)
+	}
+	var p *plugin.ParamError
+	if !errors.As(err, &p) {
+		return err
+	}
+	if where := c.Where(table + ".params." + p.Param); where != "" {
+		return fmt.Errorf("%s: %w", where, err)
+	}
+	return err
+}
+
+// checkPlugins loads the plugins that a configuration chooses, with their
+// parameters, and closes them again.
+func checkPlugins(ctx context.Context, c *config.Resolved, log *slog.Logger) error {
+	backend := compute.NewCPU()
+	memory, err := openMemory(c, true)
+	if err != nil {
+		return err
+	}
+	search, err := openPlugin(ctx, c, backend, memory, log)
+	if err != nil {
+		return errors.Join(err, memory.Close())
+	}
+	policy, err := openPolicy(ctx, c, backend, log)
+	if err != nil {
+		return errors.Join(err, search.Close(), memory.Close())
+	}
+	return errors.Join(search.Close(), policy.Close(), memory.Close(), backend.Close())
+}
+
+func processOptions(p config.Plugin, params map[string]any, scanner compute.Scanner, memory *kv.Allocator, log *slog.Logger) process.Options {
+	return process.Options{
+		Name: p.Name, Path: p.Path, Interpreter: p.Interpreter, Args: p.Args, Env: p.Env,
+		SHA256: p.SHA256, Grants: p.Grants, Params: params,
+		Limits: process.Limits{
+			StartTimeout:  p.Limits.StartTimeout,
+			SearchTimeout: p.Limits.SearchTimeout,
+			BuildTimeout:  p.Limits.BuildTimeout,
+		},
+		OnFailure: plugin.OnFailure(p.OnFailure), Memory: memory, Scanner: scanner, Logger: log,
+	}
+}
+
+func pluginOptions(p config.Plugin, params map[string]any, scanner compute.Scanner, log *slog.Logger) plugin.Options {
+	return plugin.Options{
+		Name: p.Name, Path: p.Path, SHA256: p.SHA256, Params: params,
+		Limits: plugin.Limits{
+			MemoryMiB:     p.Limits.MemoryMiB,
+			SearchTimeout: p.Limits.SearchTimeout,
+			BuildTimeout:  p.Limits.BuildTimeout,
+			Fuel:          p.Limits.Fuel,
+			Work:          p.Limits.Work,
+		},
+		Instances: p.Instances, Trusted: p.Trusted, OnFailure: plugin.OnFailure(p.OnFailure),
+		Scanner: scanner, Logger: log,
+	}
 }
 
 // close releases everything in the reverse order of opening.

@@ -20,6 +20,7 @@ import (
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/plugin"
 	"github.com/retrievalattention/ra/host/retrieval"
+	"github.com/retrievalattention/ra/sdk/conformance"
 )
 
 const root = "../../.."
@@ -100,7 +101,14 @@ func TestExactExamples(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := memory(t)
-			p := load(t, opts(t, a))
+			o := opts(t, a)
+			if !testing.Short() {
+				conformance.Test(t, conformance.Options{
+					New:       func(ctx context.Context) (retrieval.Strategy, error) { return Load(ctx, o) },
+					MinRecall: 1, Calls: 200, Allocator: a,
+				})
+			}
+			p := load(t, o)
 			if p.Info().Name != name {
 				t.Errorf("it is called %s", p.Info().Name)
 			}
@@ -164,6 +172,12 @@ func TestFaissExample(t *testing.T) {
 	o := script(t, a, filepath.Join(root, "examples/plugins/python-faiss/plugin.py"), interpreter)
 	o.OnFailure, o.Logger, o.Params = plugin.Fallback, out.logger(), map[string]any{"ef_search": 200}
 	o.Env = map[string]string{"OMP_NUM_THREADS": "1"}
+	conform := o
+	conform.OnFailure = plugin.Fail
+	conformance.Test(t, conformance.Options{
+		New:   func(ctx context.Context) (retrieval.Strategy, error) { return Load(ctx, conform) },
+		Calls: 200, Allocator: a,
+	})
 	clock := &manualClock{fire: make(chan time.Time)}
 	o.clock = clock
 	p := load(t, o)

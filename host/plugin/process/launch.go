@@ -29,6 +29,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/retrievalattention/ra/host/plugin"
+	abi "github.com/retrievalattention/ra/sdk/abi/v1"
 	contract "github.com/retrievalattention/ra/sdk/process/v1"
 )
 
@@ -75,6 +76,12 @@ func (p *Plugin) open(ctx context.Context, r *process) (*plugin.Description, err
 	d, err := plugin.ParseDescription([]byte(answer.Description), append(slices.Clone(Grants), contract.FeatureExport))
 	if err != nil {
 		return nil, err
+	}
+	if d.Kind != abi.KindSearch {
+		return nil, fmt.Errorf("%w: %s is a %s plugin; a process is a %s plugin", plugin.ErrABI, d.Name, d.Kind, abi.KindSearch)
+	}
+	if len(d.Needs) > 0 {
+		return nil, fmt.Errorf("%w: the description lists needs, which are a wasm module's; a process lists features", plugin.ErrABI)
 	}
 	if err := p.checkGrants(d); err != nil {
 		return nil, err

@@ -23,6 +23,7 @@ import (
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/model"
 	"github.com/retrievalattention/ra/host/model/sampling"
+	"github.com/retrievalattention/ra/host/placement"
 	"github.com/retrievalattention/ra/host/plugin"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
@@ -544,7 +545,7 @@ func TestAnswersSurviveAKill(t *testing.T) {
 		t.Helper()
 		e, err := engine.New(engine.Options{
 			Model: loaded, Backend: backend, Strategy: s, DType: kernel.BF16, TopK: 10, Memory: a,
-			Window: engine.SinkWindow{Sink: 4, Size: 8}, MaxContext: len(document) + 20,
+			Policy: placement.SinkWindow{Sink: 4, Window: 8}, MaxContext: len(document) + 20,
 		})
 		if err != nil {
 			t.Fatal(err)
