@@ -9,7 +9,7 @@ PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 .PHONY: help build demo test test-race test-long fuzz check bench plugins kernels generate
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 
 build: ## build bin/ra
 	$(GO) build -trimpath -o bin/ra ./host/cmd/ra
@@ -42,6 +42,21 @@ test-levels: ## run what computes with the kernels of every level (the best one 
 		echo "RA_KERNEL=$$level"; RA_KERNEL=$$level $(GO) test -count=1 ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine || exit 1; \
 	done
 
+# All levels on a CPU with every feature, then the first one on a CPU that has
+# no more than it needs. Emulation is slow: what is about the accuracy of
+# estimates and of searches, and not about the kernels' forms, is left out.
+.PHONY: test-arm64
+test-arm64: ## run the tests of the kernels and of what calls them for linux/arm64, emulated by qemu-user
+	@if command -v qemu-aarch64 >/dev/null 2>&1; then \
+		echo "$(GO) test (linux/arm64, emulated)"; \
+		export GOOS=linux GOARCH=arm64; \
+		$(GO) test -short -skip '^TestEstimateError$$|^TestTwoStage|^TestScan$$/^(generic|neon)$$|^Test(KNN|MatMulBlocks|AttendCausalGroups)$$/^generic$$' -exec 'qemu-aarch64 -cpu max' \
+			./host/kernel ./host/kv ./host/compute ./host/retrieval ./host/attention && \
+		$(GO) test -short -run '/^neon$$' -skip '^TestEstimateError$$|^TestTwoStage|^TestScan$$|^TestKNN' -exec 'qemu-aarch64 -cpu cortex-a53' ./host/kernel; \
+	else \
+		echo "skipped: test-arm64 needs qemu-aarch64 (package qemu-user), and it is not installed"; \
+	fi
+
 FUZZTIME ?= 20s
 fuzz: ## run every fuzz target for FUZZTIME
 	@for pkg in $$($(GO) list ./...); do \
@@ -54,16 +69,18 @@ check: ## formatting, vet, lint, generated files current, cross-builds
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "run gofmt on:"; echo "$$unformatted"; exit 1; fi
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
+	GOOS=linux GOARCH=arm64 $(GO) vet ./host/kernel
 	$(GO) run $(STATICCHECK) ./...
-	cd $(KERNEL_GEN) && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
+	cd $(KERNEL_GEN) && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test ./...
 	cd $(CONTRACT_GEN) && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
 	GOOS=wasip1 GOARCH=wasm $(GO) vet ./sdk/go ./plugins/search/... ./plugins/policy/...
 	@for p in $(PLATFORMS); do echo "build $$p"; GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -o /dev/null ./host/cmd/ra || exit 1; done
 	$(MAKE) --no-print-directory generated
+	$(MAKE) --no-print-directory test-arm64
 
 .PHONY: generated
 generated: generate ## fail when generated files are not current
-	@git diff --exit-code --stat -- plugins/dist sdk 'host/kernel/*_amd64.*' || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
+	@git diff --exit-code --stat -- plugins/dist sdk 'host/kernel/*_amd64.*' 'host/kernel/*_arm64.*' host/kernel/internal/peak || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
 
 generate: abi contract plugins kernels ## rebuild all generated files
 
@@ -75,13 +92,18 @@ plugins: ## rebuild the built-in plugins under plugins/dist
 	GO=$(GO) ./plugins/build.sh
 
 KERNEL_GEN = host/kernel/internal/gen
+KERNEL_FILES = rows_avx2 rows_avx512 scan_avx2 scan_avx512 elementwise_avx2 elementwise_avx512 gemm_avx2 gemm_avx512 \
+	codes_avx2 codes_avx512 codes_avx512vnni
 
 # The generator is a module of its own: the assembler is no dependency of ra.
 kernels: ## rebuild the assembly of host/kernel
-	@cd $(KERNEL_GEN) && GOWORK=off $(GO) build -o gen . && for part in rows elementwise; do for level in avx2 avx512; do \
-		./gen -part $$part -level $$level -pkg kernel \
-			-out ../../$${part}_$${level}_amd64.s -stubs ../../$${part}_$${level}_amd64.go || exit 1; \
-	done; done; rm gen
+	@cd $(KERNEL_GEN) && GOWORK=off $(GO) build -o gen . && for file in $(KERNEL_FILES); do \
+		./gen -part $${file%_*} -level $${file#*_} -pkg kernel \
+			-out ../../$${file}_amd64.s -stubs ../../$${file}_amd64.go || exit 1; \
+	done; for level in avx2 avx512; do \
+		./gen -part peak -level $$level -pkg peak -out ../peak/$${level}_amd64.s -stubs ../peak/$${level}_amd64.go || exit 1; \
+	done; rm gen
+	@cd $(KERNEL_GEN)/neon && GOWORK=off $(GO) run . -out ../../../neon_arm64.s -stubs ../../../neon_arm64.go
 
 CONTRACT_GEN = sdk/process/v1/internal/gen
 
