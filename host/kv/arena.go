@@ -7,13 +7,11 @@ import (
 	"slices"
 	"sync"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 // Arena is a [Source] of memory in one file without a name, so that another
 // process that was given [Arena.File] can map it. The file is sparse: only
-// what was written takes memory. It grows and never shrinks, so that whoever
+// what is dense or was written takes memory. It grows and never shrinks, so that whoever
 // maps it can read every byte up to the size it saw. An arena is safe for
 // concurrent use.
 type Arena struct {
@@ -45,32 +43,34 @@ func (a *Arena) File() *os.File { return a.ro }
 const minArena = 1 << 30
 
 // Map implements [Source].
-func (a *Arena) Map(n int64, _ bool) (*Mapping, error) {
-	off, err := a.take(n)
+func (a *Arena) Map(n int64, dense bool) (*Mapping, error) {
+	align := int64(os.Getpagesize())
+	if dense && n >= hugePage {
+		align = max(align, hugePage)
+	}
+	e, err := a.take(n, align)
 	if err != nil {
 		return nil, fmt.Errorf("shared memory for %s: %w", a.name, err)
 	}
-	e := extent{off, n}
-	data, err := unix.Mmap(int(a.rw.Fd()), off, int(n), readWrite, unix.MAP_SHARED)
+	m, err := mapArena(a.rw, e.off, n, dense)
 	if err != nil {
 		a.give(e)
 		return nil, fmt.Errorf("shared memory for %s: %w", a.name, err)
 	}
-	if !punches {
-		clear(data)
-	}
-	adviseShared(data)
+	first, unmap := &m.Data[0], m.Unmap
 	a.mu.Lock()
-	a.mapped[&data[0]] = e
+	a.mapped[first] = e
 	a.mu.Unlock()
-	return &Mapping{Data: data, File: a.ro, Offset: off, Unmap: func() error {
+	m.File, m.Offset = a.ro, e.off
+	m.Unmap = func() error {
 		a.mu.Lock()
-		delete(a.mapped, &data[0])
+		delete(a.mapped, first)
 		a.mu.Unlock()
-		err := errors.Join(unix.Munmap(data), punch(a.rw, e))
+		err := errors.Join(unmap(), punch(a.rw, e))
 		a.give(e)
 		return err
-	}}, nil
+	}
+	return m, nil
 }
 
 // Offset returns where in the file p points to; ok is false when p points to
@@ -86,30 +86,35 @@ func (a *Arena) Offset(p unsafe.Pointer) (offset int64, ok bool) {
 	return 0, false
 }
 
-// take finds n bytes of the file, first fit, and grows it when there are none.
-func (a *Arena) take(n int64) (int64, error) {
+// take finds n bytes of the file at a multiple of align, first fit, and grows
+// it when there are none.
+func (a *Arena) take(n, align int64) (extent, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	i := slices.IndexFunc(a.free, func(e extent) bool { return e.len >= n })
-	if i < 0 {
+	for {
+		for i, e := range a.free {
+			off := (e.off + align - 1) &^ (align - 1)
+			if e.off+e.len-off < n {
+				continue
+			}
+			a.free = slices.Delete(a.free, i, i+1)
+			for _, rest := range []extent{{e.off, off - e.off}, {off + n, e.off + e.len - off - n}} {
+				if rest.len > 0 {
+					a.insert(rest)
+				}
+			}
+			return extent{off, n}, nil
+		}
 		grown := max(minArena, 2*a.size)
-		for grown-a.size < n {
+		for grown-a.size < n+align {
 			grown *= 2
 		}
 		if err := a.rw.Truncate(grown); err != nil {
-			return 0, err
+			return extent{}, err
 		}
 		a.insert(extent{a.size, grown - a.size})
 		a.size = grown
-		i = len(a.free) - 1 // at the end, and merged with what was free there
 	}
-	e := &a.free[i]
-	off := e.off
-	e.off, e.len = e.off+n, e.len-n
-	if e.len == 0 {
-		a.free = slices.Delete(a.free, i, i+1)
-	}
-	return off, nil
 }
 
 func (a *Arena) give(e extent) {

@@ -70,10 +70,9 @@ type shared struct{ keys, values, queries *Arena }
 
 // NewSharedAllocator returns an allocator of memory that other processes can
 // map: keys, values and kept queries lie in an [Arena] each, so that one can
-// be given away without the others. Linux has no huge pages for it unless
-// /sys/kernel/mm/transparent_hugepage/shmem_enabled is set to advise (the
-// default is never), so prefer [NewAllocator] where nothing is shared. The
-// caller closes it, after all that it allocated.
+// be given away without the others. Memory that will be written in full is
+// populated at once, in huge pages where the system has them. The caller
+// closes it, after all that it allocated.
 func NewSharedAllocator(budget int64) (*Allocator, error) {
 	a := &Allocator{budget: budget, shared: &shared{}}
 	for name, to := range map[string]**Arena{"keys": &a.shared.keys, "values": &a.shared.values, "queries": &a.shared.queries} {

@@ -39,7 +39,7 @@ func (anonymous) Map(n int64, dense bool) (*Mapping, error) {
 		}
 		return m, err
 	}
-	m, err := aligned(n, -1, unix.MAP_PRIVATE|unix.MAP_ANON)
+	m, err := aligned(n, -1, 0, unix.MAP_PRIVATE|unix.MAP_ANON)
 	if err == nil {
 		advise(m.Data, unix.MADV_HUGEPAGE)
 	}
@@ -50,9 +50,10 @@ func (anonymous) Map(n int64, dense bool) (*Mapping, error) {
 // is as good.
 func advise(b []byte, advice int) { _ = unix.Madvise(b, advice) }
 
-// aligned maps n bytes from an address that huge pages can begin at. It
-// reserves a huge page more of address space than it uses.
-func aligned(n int64, fd, flags int) (*Mapping, error) {
+// aligned maps n bytes of a file from off on, or anonymous ones, at an address
+// that huge pages can begin at. It reserves a huge page more of address space
+// than it uses.
+func aligned(n int64, fd int, off int64, flags int) (*Mapping, error) {
 	if n > 1<<62 {
 		return nil, unix.ENOMEM
 	}
@@ -62,7 +63,7 @@ func aligned(n int64, fd, flags int) (*Mapping, error) {
 	}
 	base := unsafe.Pointer(unsafe.SliceData(whole))
 	at := int64(-uintptr(base) & (hugePage - 1))
-	if _, err := unix.MmapPtr(fd, 0, unsafe.Add(base, at), uintptr(n), readWrite, flags|unix.MAP_FIXED); err != nil {
+	if _, err := unix.MmapPtr(fd, off, unsafe.Add(base, at), uintptr(n), readWrite, flags|unix.MAP_FIXED); err != nil {
 		return nil, errors.Join(err, unix.Munmap(whole))
 	}
 	return &Mapping{Data: whole[at : at+n : at+n], Unmap: func() error { return unix.Munmap(whole) }}, nil

@@ -1,12 +1,14 @@
 package process
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
 	"sync"
-	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	contract "github.com/retrievalattention/ra/sdk/process/v1"
 )
@@ -35,13 +37,26 @@ func (s *share) bytes(offset, n uint64) ([]byte, error) {
 		if end < offset || end > uint64(info.Size()) {
 			return nil, fmt.Errorf("[%d, %d) lies beyond the %d bytes that are shared", offset, end, info.Size())
 		}
-		data, err := syscall.Mmap(int(s.file.Fd()), 0, int(info.Size()), syscall.PROT_READ, syscall.MAP_SHARED)
-		if err != nil {
+		if s.data, err = mapped(s.file, info.Size()); err != nil {
 			return nil, fmt.Errorf("map the shared memory: %w", err)
 		}
-		s.data = data
 	}
 	return s.data[offset : offset+n], nil
+}
+
+// mapped maps a whole file, at an address that huge pages can begin at.
+func mapped(f *os.File, n int64) ([]byte, error) {
+	const huge = 2 << 20
+	whole, err := unix.Mmap(-1, 0, int(n)+huge, unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil, err
+	}
+	base := unsafe.Pointer(unsafe.SliceData(whole))
+	at := int64(-uintptr(base) & (huge - 1))
+	if _, err := unix.MmapPtr(int(f.Fd()), 0, unsafe.Add(base, at), uintptr(n), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_FIXED); err != nil {
+		return nil, errors.Join(err, unix.Munmap(whole))
+	}
+	return whole[at : at+n : at+n], nil
 }
 
 // DType is the element type of rows.
