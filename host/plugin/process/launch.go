@@ -183,17 +183,17 @@ func (p *Plugin) handshakeError(r *process, err error) error {
 	if r.child == nil || r.done == nil || errors.Is(err, plugin.ErrStart) {
 		return err
 	}
-	line, any := r.first.line()
+	line, spoke := r.first.line()
 	parts := strings.Split(line, "|")
 	switch {
-	case !any && strings.HasPrefix(err.Error(), "timeout"):
+	case !spoke && strings.HasPrefix(err.Error(), "timeout"):
 		return fmt.Errorf("%w: no handshake within %s (limits.start_timeout)%s", plugin.ErrStart, p.opts.Limits.StartTimeout, r.log.said())
 	case len(parts) >= 4 && parts[1] != fmt.Sprint(contract.ProtocolVersion):
 		return fmt.Errorf("%w: the plugin speaks version %s of the process contract, this host version %d: update the older of the two",
 			plugin.ErrABI, clip(printable(parts[1]), 16), contract.ProtocolVersion)
 	case len(parts) >= 4:
 		return fmt.Errorf("%w: %s", plugin.ErrStart, clip(err.Error(), 512))
-	case any:
+	case spoke:
 		return fmt.Errorf("%w: its first line on standard output is %q, not a handshake: a plugin writes nothing there before it serves; is %s a plugin?",
 			plugin.ErrStart, clip(line, 80), p.opts.Path)
 	}
