@@ -25,7 +25,7 @@ test: ## run the tests (a few minutes)
 test-race: ## run the tests of the concurrent packages under the race detector
 	@if command -v $${CC:-cc} >/dev/null 2>&1; then \
 		echo "$(GO) test -race (concurrent packages)"; \
-		CGO_ENABLED=1 $(GO) test -race -short ./host/sched ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine ./host/plugin/... ./sdk/process; \
+		CGO_ENABLED=1 $(GO) test -race -short ./host/sched ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine ./host/bench ./host/plugin/... ./sdk/process; \
 	else \
 		echo "skipped: test-race needs a C compiler, and none is installed"; \
 	fi
@@ -51,7 +51,7 @@ test-arm64: ## run the tests of the kernels and of what calls them for linux/arm
 		echo "$(GO) test (linux/arm64, emulated)"; \
 		export GOOS=linux GOARCH=arm64; \
 		$(GO) test -short -skip '^TestEstimateError$$|^TestTwoStage|^TestScan$$/^(generic|neon)$$|^Test(KNN|MatMulBlocks|AttendCausalGroups)$$/^generic$$' -exec 'qemu-aarch64 -cpu max' \
-			./host/kernel ./host/kv ./host/compute ./host/retrieval ./host/attention && \
+			./host/kernel ./host/kv ./host/compute ./host/attention && \
 		$(GO) test -short -run '/^neon$$' -skip '^TestEstimateError$$|^TestTwoStage|^TestScan$$|^TestKNN' -exec 'qemu-aarch64 -cpu cortex-a53' ./host/kernel; \
 	else \
 		echo "skipped: test-arm64 needs qemu-aarch64 (package qemu-user), and it is not installed"; \
@@ -80,7 +80,7 @@ check: ## formatting, vet, lint, generated files current, cross-builds
 
 .PHONY: generated
 generated: generate ## fail when generated files are not current
-	@git diff --exit-code --stat -- plugins/dist sdk 'host/kernel/*_amd64.*' 'host/kernel/*_arm64.*' host/kernel/internal/peak || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
+	@git diff --exit-code --stat -- plugins/dist sdk 'host/kernel/*_amd64.*' 'host/kernel/*_arm64.*' host/internal/peak || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
 
 generate: abi contract plugins kernels ## rebuild all generated files
 
@@ -101,7 +101,7 @@ kernels: ## rebuild the assembly of host/kernel
 		./gen -part $${file%_*} -level $${file#*_} -pkg kernel \
 			-out ../../$${file}_amd64.s -stubs ../../$${file}_amd64.go || exit 1; \
 	done; for level in avx2 avx512; do \
-		./gen -part peak -level $$level -pkg peak -out ../peak/$${level}_amd64.s -stubs ../peak/$${level}_amd64.go || exit 1; \
+		./gen -part peak -level $$level -pkg peak -out ../../../internal/peak/$${level}_amd64.s -stubs ../../../internal/peak/$${level}_amd64.go || exit 1; \
 	done; rm gen
 	@cd $(KERNEL_GEN)/neon && GOWORK=off $(GO) run . -out ../../../neon_arm64.s -stubs ../../../neon_arm64.go
 
@@ -113,3 +113,11 @@ contract: ## rebuild the messages of the process contract, for Go and Python
 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+PEERS = bench/peers
+.PHONY: bench-peers
+bench-peers: ## compare exact search with faiss (sets up Python in bench/peers/.venv)
+	@test -x $(PEERS)/.venv/bin/python || python3 -m venv $(PEERS)/.venv
+	@$(PEERS)/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $(PEERS)/requirements.txt
+	$(GO) build -trimpath -o bin/ra-peers ./$(PEERS)/ours
+	$(PEERS)/.venv/bin/python $(PEERS)/compare.py --ours bin/ra-peers --out bin/peers.json

@@ -56,6 +56,15 @@ func choose(levels []level, name string) (level, string) {
 // CPU runs, unless [LevelEnv] names another, and does not change.
 func Level() string { return current.name }
 
+// Levels returns the levels that this CPU runs, weakest first.
+func Levels() []string {
+	var names []string
+	for _, l := range levels {
+		names = append(names, l.name)
+	}
+	return names
+}
+
 // LevelNote says why the level that [LevelEnv] names is not used; empty when
 // it is, or when none is named.
 func LevelNote() string { return levelNote }

@@ -1,7 +1,7 @@
 package kernel
 
 var tilesNEON = tileOps{
-	rows: 8, columns: 8, packed: 16,
+	rows: 8, columns: 8, packed: 24,
 	mul:  []tileFunc{tile1NEON, tile2NEON, tile3NEON, tile4NEON, tile5NEON, tile6NEON, tile7NEON, tile8NEON},
 	top:  tileTopNEON,
 	pack: [3]panelFunc{F32: packF32NEON, BF16: packBF16NEON, F16: packF16NEON},
