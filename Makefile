@@ -25,7 +25,7 @@ test: ## run the tests (a few minutes)
 test-race: ## run the tests of the concurrent packages under the race detector
 	@if command -v $${CC:-cc} >/dev/null 2>&1; then \
 		echo "$(GO) test -race (concurrent packages)"; \
-		CGO_ENABLED=1 $(GO) test -race -short ./host/sched ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine ./host/bench ./host/plugin/...; \
+		CGO_ENABLED=1 $(GO) test -race -short ./host/sched ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine ./host/bench ./host/plugin/... ./sdk/process; \
 	else \
 		echo "skipped: test-race needs a C compiler, and none is installed"; \
 	fi
@@ -72,6 +72,7 @@ check: ## formatting, vet, lint, generated files current, cross-builds
 	GOOS=linux GOARCH=arm64 $(GO) vet ./host/kernel
 	$(GO) run $(STATICCHECK) ./...
 	cd $(KERNEL_GEN) && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test ./...
+	cd $(CONTRACT_GEN) && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
 	GOOS=wasip1 GOARCH=wasm $(GO) vet ./sdk/go ./plugins/search/... ./plugins/policy/...
 	@for p in $(PLATFORMS); do echo "build $$p"; GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -o /dev/null ./host/cmd/ra || exit 1; done
 	$(MAKE) --no-print-directory generated
@@ -81,7 +82,7 @@ check: ## formatting, vet, lint, generated files current, cross-builds
 generated: generate ## fail when generated files are not current
 	@git diff --exit-code --stat -- plugins/dist sdk 'host/kernel/*_amd64.*' 'host/kernel/*_arm64.*' host/internal/peak || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
 
-generate: abi plugins kernels ## rebuild all generated files
+generate: abi contract plugins kernels ## rebuild all generated files
 
 .PHONY: abi
 abi: ## rebuild what follows from the plugin ABI's description
@@ -103,6 +104,12 @@ kernels: ## rebuild the assembly of host/kernel
 		./gen -part peak -level $$level -pkg peak -out ../../../internal/peak/$${level}_amd64.s -stubs ../../../internal/peak/$${level}_amd64.go || exit 1; \
 	done; rm gen
 	@cd $(KERNEL_GEN)/neon && GOWORK=off $(GO) run . -out ../../../neon_arm64.s -stubs ../../../neon_arm64.go
+
+CONTRACT_GEN = sdk/process/v1/internal/gen
+
+.PHONY: contract
+contract: ## rebuild the messages of the process contract, for Go and Python
+	@cd $(CONTRACT_GEN) && GOWORK=off $(GO) run . -proto ../.. -go ../.. -python ../../../../python/ra_plugin/messages.py
 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...

@@ -112,8 +112,10 @@ func (l *Layer) retrieve(ctx context.Context, view *kv.View, layer, pos int, que
 		return 0, 0, err
 	}
 	for h, hits := range l.result.Hits {
-		if err := l.checker.Check(&l.call, h, hits); err != nil {
-			return 0, 0, fmt.Errorf("search %s, layer %d, step %d: %w", l.strategy.Info(), layer, pos, err)
+		if !l.result.Checked {
+			if err := l.checker.Check(&l.call, h, hits); err != nil {
+				return 0, 0, fmt.Errorf("search %s, layer %d, step %d: %w", l.strategy.Info(), layer, pos, err)
+			}
 		}
 		l.ids[h], l.bias[h] = hits.IDs, hits.Bias
 		attended += int64(len(hits.IDs))

@@ -3,7 +3,9 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -68,26 +70,32 @@ type Generate struct {
 	Seed        uint64  `toml:"seed" doc:"seed of the sampling"`
 }
 
-// Plugin declares a plugin file.
+// Plugin declares a plugin. Fields with a runtime tag are for plugins of that
+// runtime alone.
 type Plugin struct {
-	Name      string `toml:"name"`
-	Kind      string `toml:"kind"`       // "search" or "policy"
-	Runtime   string `toml:"runtime"`    // "wasm"
-	Path      string `toml:"path"`       // empty: the built-in plugin of that name
-	SHA256    string `toml:"sha256"`     // checked when set
-	Trusted   bool   `toml:"trusted"`    // leave fuel out
-	OnFailure string `toml:"on_failure"` // "fallback" or "fail"
-	Instances int    `toml:"instances"`  // 0: as many as cores
-	Limits    Limits `toml:"limits"`
+	Name        string            `toml:"name"`
+	Kind        string            `toml:"kind"`                          // "search" or "policy"
+	Runtime     string            `toml:"runtime"`                       // "wasm" or "process"
+	Path        string            `toml:"path"`                          // empty: the built-in plugin of that name
+	Interpreter string            `toml:"interpreter" runtime:"process"` // runs the file at Path
+	Args        []string          `toml:"args" runtime:"process"`
+	Env         map[string]string `toml:"env" runtime:"process"`    // the whole environment
+	Grants      []string          `toml:"grants" runtime:"process"` // "keys", "values", "queries"
+	SHA256      string            `toml:"sha256"`                   // checked when set
+	Trusted     bool              `toml:"trusted" runtime:"wasm"`   // leave fuel out
+	OnFailure   string            `toml:"on_failure"`               // "fallback" or "fail"
+	Instances   int               `toml:"instances" runtime:"wasm"` // 0: as many as cores
+	Limits      Limits            `toml:"limits"`
 }
 
 // Limits bound one plugin. Zero values mean the runtime's defaults.
 type Limits struct {
-	MemoryMiB     int           `toml:"memory_mib"`
+	MemoryMiB     int           `toml:"memory_mib" runtime:"wasm"`
+	StartTimeout  time.Duration `toml:"start_timeout" runtime:"process"`
 	SearchTimeout time.Duration `toml:"search_timeout"`
 	BuildTimeout  time.Duration `toml:"build_timeout"`
-	Fuel          int64         `toml:"fuel"` // units a call
-	Work          int64         `toml:"work"` // multiply-adds of the kernels a call
+	Fuel          int64         `toml:"fuel" runtime:"wasm"` // units a call
+	Work          int64         `toml:"work" runtime:"wasm"` // multiply-adds of the kernels a call
 }
 
 // Default returns the configuration without file, environment and flags.
@@ -155,14 +163,35 @@ func (c *Config) Validate() error {
 		}
 		names[p.Name] = true
 		oneOf(key+".kind", p.Kind, "search", "policy")
-		oneOf(key+".runtime", p.Runtime, "wasm")
+		oneOf(key+".runtime", p.Runtime, "wasm", "process")
+		if p.Runtime == "wasm" || p.Runtime == "process" {
+			for _, f := range scalars(key+".", reflect.ValueOf(p)) {
+				if f.runtime != "" && f.runtime != p.Runtime && !f.value.IsZero() {
+					bad(f.key, "is for runtime = %q, this plugin has runtime = %q", f.runtime, p.Runtime)
+				}
+			}
+		}
+		if p.Runtime == "process" && p.Kind == "policy" {
+			bad(key+".kind", "is policy, which a process cannot be; a policy has runtime = \"wasm\"")
+		}
+		if p.Runtime == "process" && p.Path == "" {
+			bad(key+".path", "is empty; a process plugin needs the path of its file")
+		}
+		for _, g := range p.Grants {
+			oneOf(key+".grants", g, "keys", "values", "queries")
+		}
+		for _, name := range slices.Sorted(maps.Keys(p.Env)) {
+			if name == "" || strings.ContainsAny(name, "=\x00") || strings.Contains(p.Env[name], "\x00") {
+				bad(key+".env", "%q is no name and value of an environment variable", name)
+			}
+		}
 		oneOf(key+".on_failure", p.OnFailure, "fallback", "fail")
 		least(key+".instances", p.Instances, 0)
 		least(key+".limits.memory_mib", p.Limits.MemoryMiB, 0)
 		if p.Limits.MemoryMiB > 4096 {
 			bad(key+".limits.memory_mib", "%d is above 4096, the most that a wasm module can address", p.Limits.MemoryMiB)
 		}
-		if p.Limits.SearchTimeout < 0 || p.Limits.BuildTimeout < 0 || p.Limits.Fuel < 0 || p.Limits.Work < 0 {
+		if p.Limits.StartTimeout < 0 || p.Limits.SearchTimeout < 0 || p.Limits.BuildTimeout < 0 || p.Limits.Fuel < 0 || p.Limits.Work < 0 {
 			bad(key+".limits", "must not be negative")
 		}
 		if n := len(p.SHA256); n != 0 && n != 64 {

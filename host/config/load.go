@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -162,6 +164,9 @@ func (r *Resolved) decode(file, text string) error {
 			p.OnFailure = "fallback"
 		}
 		p.Path = relativeTo(file, p.Path)
+		if strings.ContainsRune(p.Interpreter, filepath.Separator) { // else it is looked up in PATH
+			p.Interpreter = relativeTo(file, p.Interpreter)
+		}
 	}
 	return nil
 }
@@ -174,11 +179,13 @@ func relativeTo(file, path string) string {
 	return filepath.Join(filepath.Dir(file), path)
 }
 
-// field is one scalar key of the schema.
+// field is one key of the schema whose value is a scalar, or a list or table
+// of strings.
 type field struct {
-	key   string
-	doc   string
-	value reflect.Value
+	key     string
+	doc     string
+	runtime string // of the plugins that it is for, "" for all
+	value   reflect.Value
 }
 
 // fields returns the scalar keys in the order of the schema.
@@ -192,12 +199,12 @@ func scalars(prefix string, v reflect.Value) []field {
 			continue
 		}
 		key := prefix + t.Tag.Get("toml")
-		switch t.Type.Kind() {
-		case reflect.Struct:
+		switch kind := t.Type.Kind(); {
+		case kind == reflect.Struct:
 			out = append(out, scalars(key+".", v.Field(i))...)
-		case reflect.Map, reflect.Slice:
+		case (kind == reflect.Map || kind == reflect.Slice) && t.Type.Elem().Kind() != reflect.String:
 		default:
-			out = append(out, field{key, t.Tag.Get("doc"), v.Field(i)})
+			out = append(out, field{key, t.Tag.Get("doc"), t.Tag.Get("runtime"), v.Field(i)})
 		}
 	}
 	return out
@@ -399,6 +406,9 @@ func (r *Resolved) Print() string {
 		b.WriteString("\n[[plugin]]\n")
 		inLimits := false
 		for _, f := range scalars("", reflect.ValueOf(p)) {
+			if f.runtime != "" && f.runtime != p.Runtime {
+				continue
+			}
 			name, ok := strings.CutPrefix(f.key, "limits.")
 			if ok && !inLimits {
 				b.WriteString("[plugin.limits]\n")
@@ -443,6 +453,15 @@ func tomlValue(v any) string {
 			return strconv.Quote(x)
 		}
 		return strings.TrimSpace(strings.TrimPrefix(string(text), "v ="))
+	case []string:
+		return "[" + strings.Join(tomlStrings(x), ", ") + "]"
+	case map[string]string:
+		keys := slices.Sorted(maps.Keys(x))
+		pairs := tomlStrings(keys)
+		for i, k := range keys {
+			pairs[i] += " = " + tomlValue(x[k])
+		}
+		return "{" + strings.Join(pairs, ", ") + "}"
 	case time.Duration:
 		return strconv.Quote(x.String())
 	case float64:
@@ -453,4 +472,12 @@ func tomlValue(v any) string {
 		return s
 	}
 	return fmt.Sprint(v)
+}
+
+func tomlStrings(list []string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = tomlValue(s)
+	}
+	return out
 }

@@ -64,7 +64,10 @@ const minSegment = 1024
 // every layer and KV head. A context reads it up to position end.
 type segment struct {
 	start, end, capacity int
-	mem                  *Region
+	// mem holds keys and values in the layout of [Geometry.Bytes], unless
+	// there are values: then it holds the keys alone, and both are in the
+	// same order of layers and heads.
+	mem, values *Region
 }
 
 // Context is the keys and values of one token sequence. One goroutine may
@@ -106,7 +109,7 @@ func NewContextOn(geo Geometry, tokens int, r *Region, mem *Allocator) (*Context
 	if tokens < 1 || want != int64(len(r.Bytes())) {
 		return nil, fmt.Errorf("%d tokens take %d bytes, the region has %d", tokens, want, len(r.Bytes()))
 	}
-	return newContext(geo, mem, []segment{{0, tokens, tokens, r}}, tokens), nil
+	return newContext(geo, mem, []segment{{0, tokens, tokens, r, nil}}, tokens), nil
 }
 
 func newContext(geo Geometry, mem *Allocator, segs []segment, n int) *Context {
@@ -145,11 +148,11 @@ func (c *Context) Reserve(n int) error {
 		return err
 	}
 	// What is asked for is written, padding may never be.
-	r, err := c.mem.alloc(size, KeysValues, need == capacity)
+	mem, values, err := c.mem.allocContext(size, need == capacity)
 	if err != nil {
 		return err
 	}
-	grown := append(append([]segment(nil), segs...), segment{end, end + capacity, capacity, r})
+	grown := append(append([]segment(nil), segs...), segment{end, end + capacity, capacity, mem, values})
 	c.segs.Store(&grown)
 	return nil
 }
@@ -210,39 +213,88 @@ func (c *Context) Segments(layer, head, lo, hi int) func(yield func(Segment) boo
 
 // Block is memory of a context: Region holds Capacity tokens from position
 // Start on, in the layout of [Geometry.Bytes]; the context reads those below
-// End.
+// End. In shared memory Region holds the keys alone and Values the values,
+// otherwise Values is nil.
 type Block struct {
 	Start, End, Capacity int
-	Region               *Region
+	Region, Values       *Region
 }
 
-// Blocks returns the memory that the context reads, in order: what a process
-// is given to map, and a file to keep. It is the context's, and others' who
-// share it: valid until Close.
+// Blocks returns the memory that the context reads, in order: what a file is
+// to keep. It is the context's, and others' who share it: valid until Close.
 func (c *Context) Blocks() []Block {
 	var blocks []Block
 	for _, s := range *c.segs.Load() {
-		blocks = append(blocks, Block{s.start, s.end, s.capacity, s.mem})
+		blocks = append(blocks, Block{s.start, s.end, s.capacity, s.mem, s.values})
 	}
 	return blocks
 }
 
 func (c *Context) slice(s segment, layer, head, lo, hi int) Segment {
 	per, _ := c.geo.headBytes(s.capacity) // checked when it was reserved
-	off := 2 * per * int64(layer*c.geo.KVHeads+head)
+	values, keyAt := s.values, per*int64(layer*c.geo.KVHeads+head)
+	valueAt := keyAt
+	if values == nil {
+		values, keyAt, valueAt = s.mem, 2*keyAt, 2*keyAt+per
+	}
 	return Segment{
 		Start:  lo,
-		Keys:   c.rows(s, off).Slice(lo-s.start, hi-s.start),
-		Values: c.rows(s, off+per).Slice(lo-s.start, hi-s.start),
+		Keys:   c.rows(s.mem, s.capacity, keyAt).Slice(lo-s.start, hi-s.start),
+		Values: c.rows(values, s.capacity, valueAt).Slice(lo-s.start, hi-s.start),
 	}
 }
 
-func (c *Context) rows(s segment, off int64) kernel.Rows {
-	n := int64(s.capacity) * int64(c.geo.HeadDim)
+func (c *Context) rows(r *Region, capacity int, off int64) kernel.Rows {
+	n := int64(capacity) * int64(c.geo.HeadDim)
 	if c.geo.DType == kernel.F32 {
-		return kernel.RowsF32(Slice[float32](s.mem, off, n), c.geo.HeadDim)
+		return kernel.RowsF32(Slice[float32](r, off, n), c.geo.HeadDim)
 	}
-	return kernel.RowsU16(Slice[uint16](s.mem, off, n), c.geo.HeadDim, c.geo.DType)
+	return kernel.RowsU16(Slice[uint16](r, off, n), c.geo.HeadDim, c.geo.DType)
+}
+
+// Extent tells where the rows of one layer lie in the files of a shared
+// allocator: row i of KV head h is the token at position Start+i and begins
+// HeadStride*h + RowStride*i bytes after Keys in the file of the keys, and
+// as far after Values in the file of the values.
+type Extent struct {
+	Start, Rows           int
+	Keys, Values          int64
+	HeadStride, RowStride int64
+}
+
+// Extents yields where the rows of positions [0, n) of a layer lie, in order.
+// The context's memory must be shared.
+func (c *Context) Extents(layer, n int) func(yield func(Extent) bool) {
+	return func(yield func(Extent) bool) {
+		for _, s := range *c.segs.Load() {
+			rows := min(n, s.end) - s.start
+			if rows <= 0 {
+				return
+			}
+			per, _ := c.geo.headBytes(s.capacity)
+			off := per * int64(layer*c.geo.KVHeads)
+			_, keys := s.mem.File()
+			_, values := s.values.File()
+			e := Extent{
+				Start: s.start, Rows: rows, Keys: keys + off, Values: values + off,
+				HeadStride: per, RowStride: int64(c.geo.HeadDim) * int64(c.geo.DType.Size()),
+			}
+			if !yield(e) {
+				return
+			}
+		}
+	}
+}
+
+// Shared reports whether all of the context's memory is a shared
+// allocator's.
+func (c *Context) Shared() bool {
+	for _, s := range *c.segs.Load() {
+		if s.values == nil {
+			return false
+		}
+	}
+	return true
 }
 
 // Fork returns a context that reads this one's tokens and appends its own
@@ -259,6 +311,9 @@ func (c *Context) Fork() *Context {
 		}
 		s.end = min(s.end, n)
 		s.mem.retain()
+		if s.values != nil {
+			s.values.retain()
+		}
 		segs = append(segs, s)
 	}
 	f := newContext(c.geo, c.mem, segs, n)
@@ -276,6 +331,9 @@ func (c *Context) Close() error {
 	var errs []error
 	for _, s := range *c.segs.Swap(&[]segment{}) {
 		errs = append(errs, s.mem.Release())
+		if s.values != nil {
+			errs = append(errs, s.values.Release())
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("release keys and values: %w", err)

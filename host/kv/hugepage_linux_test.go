@@ -98,43 +98,6 @@ func TestHugePages(t *testing.T) {
 	}
 }
 
-// Another process can map shareable memory but neither resize nor write it.
-func TestShareableIsSealed(t *testing.T) {
-	r, err := NewAllocatorOn(Shareable, 0).Alloc(8192, KeysValues)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd := int(r.File().Fd())
-	seen, err := unix.Mmap(fd, 0, 8192, unix.PROT_READ, unix.MAP_SHARED)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Bytes()[5000] = 42 // after the seal, and after it was mapped
-	if seen[5000] != 42 {
-		t.Errorf("the other mapping reads %d", seen[5000])
-	}
-	for _, n := range []int64{0, 4096, 1 << 20} {
-		if err := unix.Ftruncate(fd, n); err != unix.EPERM {
-			t.Errorf("truncate to %d: %v", n, err)
-		}
-	}
-	seals, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if seals&unix.F_SEAL_FUTURE_WRITE == 0 {
-		t.Log("this kernel has no seal on writing")
-	} else if m, err := unix.Mmap(fd, 0, 8192, readWrite, unix.MAP_SHARED); err != unix.EPERM {
-		t.Errorf("mapped to write: %v, %v", len(m), err)
-	}
-	if err := unix.Munmap(seen); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Release(); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // BenchmarkPages is what huge pages are for: exact scores of 32 random keys,
 // and of a range, of 2^20 bf16 keys of dimension 128.
 func BenchmarkPages(b *testing.B) {
@@ -148,7 +111,11 @@ func BenchmarkPages(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	shared, err := NewAllocatorOn(Shareable, 0).Alloc(n*dim*2, KeysValues)
+	arena, err := NewArena("bench")
+	if err != nil {
+		b.Fatal(err)
+	}
+	shared, err := NewAllocatorOn(arena, 0).Alloc(n*dim*2, KeysValues)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -161,7 +128,7 @@ func BenchmarkPages(b *testing.B) {
 	for _, c := range []struct {
 		name string
 		r    *Region
-	}{{"small", small}, {"huge", huge}, {"shareable", shared}} {
+	}{{"small", small}, {"huge", huge}, {"shared", shared}} {
 		u := Slice[uint16](c.r, 0, n*dim)
 		for i := range u {
 			u[i] = 0x3f80 + uint16(i%64)

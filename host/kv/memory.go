@@ -50,6 +50,7 @@ func (k Kind) String() string {
 type Allocator struct {
 	budget int64
 	source Source // nil: Anonymous
+	shared *shared
 	used   atomic.Int64
 	kinds  [kinds]struct{ used, peak atomic.Int64 }
 }
@@ -61,6 +62,46 @@ func NewAllocator(budget int64) *Allocator { return NewAllocatorOn(Anonymous, bu
 // NewAllocatorOn is [NewAllocator] on memory of the given source.
 func NewAllocatorOn(s Source, budget int64) *Allocator {
 	return &Allocator{source: s, budget: budget}
+}
+
+// shared is memory that processes are given to see, each kind apart from the
+// others.
+type shared struct{ keys, values, queries *Arena }
+
+// NewSharedAllocator returns an allocator of memory that other processes can
+// map: keys, values and kept queries lie in an [Arena] each, so that one can
+// be given away without the others. Memory that will be written in full is
+// populated at once, in huge pages where the system has them. The caller
+// closes it, after all that it allocated.
+func NewSharedAllocator(budget int64) (*Allocator, error) {
+	a := &Allocator{budget: budget, shared: &shared{}}
+	for name, to := range map[string]**Arena{"keys": &a.shared.keys, "values": &a.shared.values, "queries": &a.shared.queries} {
+		var err error
+		if *to, err = NewArena(name); err != nil {
+			return nil, errors.Join(err, a.Close())
+		}
+	}
+	return a, nil
+}
+
+// Shared returns the arenas of a shared allocator, nil for another.
+func (a *Allocator) Shared() (keys, values, queries *Arena) {
+	if a.shared == nil {
+		return nil, nil, nil
+	}
+	return a.shared.keys, a.shared.values, a.shared.queries
+}
+
+// Close releases what a shared allocator holds; another holds nothing.
+func (a *Allocator) Close() error {
+	keys, values, queries := a.Shared()
+	var errs []error
+	for _, arena := range []*Arena{keys, values, queries} {
+		if arena != nil {
+			errs = append(errs, arena.Close())
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Budget returns the most bytes that may be held at once; 0 means no limit.
@@ -130,6 +171,33 @@ func (a *Allocator) Alloc(n int64, k Kind) (*Region, error) { return a.alloc(n, 
 
 // alloc is Alloc; dense is as in [Source].
 func (a *Allocator) alloc(n int64, k Kind, dense bool) (*Region, error) {
+	source := a.source
+	switch {
+	case a.shared != nil && k == Queries:
+		source = a.shared.queries
+	case source == nil:
+		source = Anonymous
+	}
+	return a.allocOn(source, n, k, dense)
+}
+
+// allocContext returns the memory of a context's segment of n bytes: one
+// region, or one for the keys and one for the values, half of n each.
+func (a *Allocator) allocContext(n int64, dense bool) (mem, values *Region, err error) {
+	if a.shared == nil {
+		mem, err = a.alloc(n, KeysValues, dense)
+		return mem, nil, err
+	}
+	if mem, err = a.allocOn(a.shared.keys, n/2, KeysValues, dense); err != nil {
+		return nil, nil, err
+	}
+	if values, err = a.allocOn(a.shared.values, n/2, KeysValues, dense); err != nil {
+		return nil, nil, errors.Join(err, mem.Release())
+	}
+	return mem, values, nil
+}
+
+func (a *Allocator) allocOn(source Source, n int64, k Kind, dense bool) (*Region, error) {
 	if n < 1 {
 		return nil, fmt.Errorf("allocate %d bytes for %s: must be positive", n, k)
 	}
@@ -139,10 +207,6 @@ func (a *Allocator) alloc(n int64, k Kind, dense bool) (*Region, error) {
 	}
 	if err := a.take(size, k); err != nil {
 		return nil, err
-	}
-	source := a.source
-	if source == nil {
-		source = Anonymous
 	}
 	m, err := source.Map(size, dense)
 	if err != nil {
@@ -208,10 +272,9 @@ func (r *Region) Bytes() []byte {
 	return r.m.Data[:r.n:r.n]
 }
 
-// File returns the file that holds the memory from offset 0 when it is
-// [Shareable], else nil. Another process may map it; it is the region's and
-// closed with it.
-func (r *Region) File() *os.File { return r.m.File }
+// File returns the file that holds the memory, from the offset on, when it is
+// shared, else nil. Another process may map it; it is the arena's.
+func (r *Region) File() (f *os.File, offset int64) { return r.m.File, r.m.Offset }
 
 // retain adds a holder. The caller is one.
 func (r *Region) retain() { r.refs.Add(1) }

@@ -15,11 +15,10 @@ import (
 	"github.com/retrievalattention/ra/host/kernel"
 )
 
-// sources are tested with everything that a source must do.
-var sources = map[string]Source{"anonymous": Anonymous, "shareable": Shareable}
-
+// Every source does what a source must do.
 func TestSources(t *testing.T) {
-	for name, s := range sources {
+	arena := newArena(t)
+	for name, s := range map[string]Source{"anonymous": Anonymous, "arena": arena} {
 		t.Run(name, func(t *testing.T) {
 			a := NewAllocatorOn(s, 0)
 			page := int64(os.Getpagesize())
@@ -45,8 +44,8 @@ func TestSources(t *testing.T) {
 						}
 						b[i] = byte(i)
 					}
-					if (r.File() != nil) != (s == Shareable) {
-						t.Errorf("file %v", r.File())
+					if f, _ := r.File(); (f != nil) != (name == "arena") {
+						t.Errorf("file %v", f)
 					}
 					if err := r.Release(); err != nil || a.Used() != 0 || r.Bytes() != nil {
 						t.Errorf("release: %v, %d bytes used, %d bytes left", err, a.Used(), len(r.Bytes()))
@@ -325,56 +324,6 @@ func TestMapFile(t *testing.T) {
 	}
 	if r.Bytes() != nil || mem.Used() != 0 {
 		t.Errorf("%d bytes used after the end", mem.Used())
-	}
-}
-
-// What one process stores in shareable memory, another finds in its file: the
-// committed tokens of every block, a fork's own among them.
-func TestShareableContext(t *testing.T) {
-	c, err := NewContext(geo, 5, NewAllocatorOn(Shareable, 0))
-	if err != nil {
-		t.Fatal(err)
-	}
-	fill(t, c, 1, 700)
-	f := c.Fork()
-	fill(t, f, 2, 400)
-	mem, next := NewAllocator(0), 0
-	for _, b := range f.Blocks() {
-		r, err := MapFile(b.Region.File(), 0, int64(len(b.Region.Bytes())))
-		if err != nil {
-			t.Fatal(err)
-		}
-		seen, err := NewContextOn(geo, b.Capacity, r, mem)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if b.Start != next {
-			t.Errorf("a block begins at %d, want %d", b.Start, next)
-		}
-		next = b.End
-		for s := range seen.Segments(1, 2, 0, min(b.End, f.Len())-b.Start) {
-			for i := range s.Keys.N {
-				pos := b.Start + i
-				want := row(1, 1, 2, pos)
-				if pos >= 700 {
-					want = row(2, 1, 2, pos)
-				}
-				for j := range want {
-					if k, v := s.Keys.F32[i*geo.HeadDim+j], s.Values.F32[i*geo.HeadDim+j]; k != want[j] || v != -want[j] {
-						t.Fatalf("token %d: key %v, value %v, want %v", pos, k, v, want)
-					}
-				}
-			}
-		}
-		if err := seen.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if next < 1100 {
-		t.Errorf("blocks of %d tokens", next)
-	}
-	if err := errors.Join(f.Close(), c.Close()); err != nil || len(f.Blocks()) != 0 {
-		t.Error(err)
 	}
 }
 

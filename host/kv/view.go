@@ -3,6 +3,7 @@ package kv
 import (
 	"fmt"
 	"sort"
+	"sync/atomic"
 )
 
 // State says how a view treats a token.
@@ -39,7 +40,12 @@ func (r Range) Len() int { return r.Hi - r.Lo }
 type View struct {
 	ctx    *Context
 	layers []placement
+	id     uint64
+	parent *View // what it was forked from
 }
+
+// ids counts the views made.
+var ids atomic.Uint64
 
 // placement is one layer's states: runs in order, adjacent runs differ, the
 // last run ends at the view's length.
@@ -54,10 +60,18 @@ type run struct {
 
 // NewView returns a view of ctx in which all its tokens are static.
 func NewView(ctx *Context) *View {
-	v := &View{ctx: ctx, layers: make([]placement, ctx.geo.Layers)}
+	v := &View{ctx: ctx, layers: make([]placement, ctx.geo.Layers), id: ids.Add(1)}
 	v.Extend(ctx.Len())
 	return v
 }
+
+// ID returns the view's number among all views of this program, from 1 on. A
+// fork has a larger one than what it was forked from.
+func (v *View) ID() uint64 { return v.id }
+
+// Parent returns the view that this one was forked from, nil for none. A fork
+// keeps its parent reachable.
+func (v *View) Parent() *View { return v.parent }
 
 // Context returns the context that the view reads.
 func (v *View) Context() *Context { return v.ctx }
@@ -79,7 +93,7 @@ func (v *View) Extend(n int) {
 // Fork returns a view with the same states over ctx, a fork of the view's
 // context.
 func (v *View) Fork(ctx *Context) *View {
-	f := &View{ctx: ctx, layers: make([]placement, len(v.layers))}
+	f := &View{ctx: ctx, layers: make([]placement, len(v.layers)), id: ids.Add(1), parent: v}
 	for i, p := range v.layers {
 		f.layers[i].runs = append([]run(nil), p.runs...)
 	}

@@ -38,7 +38,7 @@ type Parameter struct {
 	Doc     string   `json:"doc,omitempty"`
 }
 
-// features that this host knows. Version 1 begins with none.
+// features of wasm plugins that this host knows. Version 1 begins with none.
 var features = []string{}
 
 // needs that this host meets.
@@ -51,8 +51,9 @@ var (
 	maxInt = float64(1 << 53)
 )
 
-// parseDescription reads and checks the JSON of ra_describe.
-func parseDescription(text []byte) (*Description, error) {
+// ParseDescription reads and checks the JSON of ra_describe. The plugin may
+// need the given features.
+func ParseDescription(text []byte, features []string) (*Description, error) {
 	d := &Description{}
 	if err := json.Unmarshal(text, d); err != nil {
 		return nil, fmt.Errorf("%w: ra_describe: %w", ErrABI, err)
@@ -182,10 +183,10 @@ func number(v any) (float64, bool) {
 	return 0, false
 }
 
-// resolve checks values against the parameters and returns the text for
+// Resolve checks values against the parameters and returns the text for
 // params_read: a line "name=value" each, in the declared order, defaults
 // filled in.
-func (d *Description) resolve(values map[string]any) (string, error) {
+func (d *Description) Resolve(values map[string]any) (string, error) {
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if !slices.ContainsFunc(d.Parameters, func(p Parameter) bool { return p.Name == name }) {
 			return "", &ParamError{name, fmt.Sprintf("%s has no parameter %q%s", d.Name, name, d.suggest(name))}

@@ -13,6 +13,8 @@ var (
 	ErrUnknown = errors.New("unknown plugin")
 	// ErrModule: the file is not a module that this host can run.
 	ErrModule = errors.New("unusable module")
+	// ErrStart: the plugin's process did not start or did not introduce itself.
+	ErrStart = errors.New("cannot start")
 	// ErrABI: the module lacks an export, or imports or exports something of
 	// another signature, or speaks another version.
 	ErrABI = errors.New("ABI mismatch")
@@ -35,12 +37,14 @@ var (
 	ErrCall = errors.New("invalid host call")
 	// ErrCapability: the guest asked for something that it was not granted.
 	ErrCapability = errors.New("not permitted")
-	// ErrExit: the guest ended itself.
+	// ErrExit: the guest, or the process, ended.
 	ErrExit = errors.New("plugin exited")
 	// ErrTrap: any other trap.
 	ErrTrap = errors.New("trap")
 	// ErrGuest: the guest reported a failure.
 	ErrGuest = errors.New("plugin failed")
+	// ErrUnavailable: the plugin's process is being started again.
+	ErrUnavailable = errors.New("plugin unavailable")
 	// ErrClosed: the plugin was closed.
 	ErrClosed = errors.New("plugin closed")
 )

@@ -369,7 +369,7 @@ func TestBuildFailure(t *testing.T) {
 	if err := p.Search(t.Context(), call, &got); err != nil || len(got.Hits[0].IDs) != small.topK {
 		t.Fatalf("unknown view: %d hits, error %v", len(got.Hits[0].IDs), err)
 	}
-	p.built.record(other, 1, true)
+	p.guard.built.record(other, 1, true)
 	if err := p.Search(t.Context(), call, &got); err != nil || len(got.Hits[0].IDs) != 0 {
 		t.Fatalf("built view: %d hits, error %v", len(got.Hits[0].IDs), err)
 	}

@@ -43,7 +43,7 @@ func Inspect(ctx context.Context, o Options) (*Inspection, error) {
 	start = time.Now()
 	in, err := p.instantiate(ctx)
 	if err != nil {
-		return nil, p.errorOf("load", -1, -1, err)
+		return nil, p.guard.Error("load", -1, -1, err)
 	}
 	defer in.close()
 	i.InstanceSeconds = time.Since(start).Seconds()

@@ -41,10 +41,8 @@ type Plugin struct {
 	memory   atomic.Int64 // bytes committed by all instances
 	closed   atomic.Bool
 
-	exact   *retrieval.Flat
-	built   builds
+	guard   *Guard
 	backoff backoff
-	stats   statistics
 	once    sync.Once // of Close
 }
 
@@ -67,9 +65,10 @@ func loadKind(ctx context.Context, o Options, kind string) (*Plugin, error) {
 	if err != nil {
 		return fail(label, "", err)
 	}
-	p := &Plugin{opts: o, digest: Digest(module), size: len(module), pool: newPool(o.Instances), exact: retrieval.NewFlat(o.Scanner), backoff: backoff{now: time.Now}}
+	p := &Plugin{opts: o, digest: Digest(module), size: len(module), pool: newPool(o.Instances), backoff: backoff{now: time.Now}}
 	p.opts.Bytes = nil
 	p.log = o.Logger.With("plugin", label)
+	p.guard = NewGuard(o.OnFailure, o.Scanner, p.log)
 	if err := p.load(ctx, module, kind); err != nil {
 		p.shutDown()
 		return fail(label, p.digest, err)
@@ -121,7 +120,7 @@ func (p *Plugin) introduce(ctx context.Context, in *instance, kind string) error
 	if !ok {
 		return fmt.Errorf("%w: ra_describe: %d bytes at %#x reach beyond the memory of %d bytes", ErrABI, n, ptr, in.view.Size())
 	}
-	d, err := parseDescription(text)
+	d, err := ParseDescription(text, features)
 	if err != nil {
 		return err
 	}
@@ -136,11 +135,12 @@ func (p *Plugin) introduce(ctx context.Context, in *instance, kind string) error
 			return fmt.Errorf("%w: it does not export %s %s", ErrABI, e.Name, e.Signature())
 		}
 	}
-	if p.params, err = d.resolve(p.opts.Params); err != nil {
+	if p.params, err = d.Resolve(p.opts.Params); err != nil {
 		return err
 	}
 	p.desc = d
 	p.log = p.opts.Logger.With("plugin", d.Name)
+	p.guard.Name, p.guard.Digest, p.guard.Log = d.Name, p.digest, p.log
 	return in.setUp(ctx)
 }
 

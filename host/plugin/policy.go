@@ -41,17 +41,17 @@ func (p *Policy) Close() error { return p.p.Close() }
 // moves: what is static is attended to, so that answers lose nothing, and the
 // next call may place it.
 func (p *Policy) Place(ctx context.Context, call *placement.Call) ([]placement.Move, error) {
-	p.p.stats.calls.Add(1)
+	p.p.guard.stats.calls.Add(1)
 	moves, err := p.place(ctx, call)
 	if err == nil || ctx.Err() != nil {
 		return moves, err
 	}
-	err = p.p.failed("place", call.Layer, -1, err)
+	err = p.p.guard.Failed("place", call.Layer, -1, err)
 	if p.p.opts.OnFailure == Fail {
 		return nil, err
 	}
-	if n := p.p.stats.fallbacks.Add(1); worthSaying(n) {
-		p.p.log.Warn("the policy failed: tokens stay static until it is asked again", "fallbacks", n, "calls", p.p.stats.calls.Load())
+	if n := p.p.guard.stats.fallbacks.Add(1); worthSaying(n) {
+		p.p.log.Warn("the policy failed: tokens stay static until it is asked again", "fallbacks", n, "calls", p.p.guard.stats.calls.Load())
 	}
 	return nil, nil
 }

@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -36,39 +35,19 @@ func (p *Plugin) Build(ctx context.Context, b *retrieval.Build) error {
 		in.call.build = b
 		return in.status("ra_build", uint64(b.Layer), uint64(head))
 	})
-	return p.indexed(ctx, b.View, b.Layer, "build", err)
+	return p.guard.Indexed(ctx, b.View, b.Layer, "build", err)
 }
 
 // Append tells the plugin of tokens that were indexed since. A failure counts
 // as one of Build does.
 func (p *Plugin) Append(ctx context.Context, view *kv.View, layer int, r kv.Range) error {
-	if p.built.failed(view, layer) {
+	if !p.guard.HasIndex(view, layer) {
 		return nil // the layer has no index to append to
 	}
 	err := p.perHead(ctx, view, layer, abi.ScopeAppend, func(in *instance, head int) error {
 		return in.status("ra_append", uint64(layer), uint64(head), uint64(r.Lo), uint64(r.Hi))
 	})
-	return p.indexed(ctx, view, layer, "append", err)
-}
-
-// indexed records the outcome of a build or append.
-func (p *Plugin) indexed(ctx context.Context, view *kv.View, layer int, operation string, err error) error {
-	if err == nil {
-		if operation == "build" {
-			p.built.record(view, layer, true)
-		}
-		return nil
-	}
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	err = p.failed(operation, layer, -1, err)
-	if p.opts.OnFailure == Fail {
-		return err
-	}
-	p.built.record(view, layer, false)
-	p.log.Warn("the layer has no index: its searches are answered exactly", "layer", layer, "operation", operation)
-	return nil
+	return p.guard.Indexed(ctx, view, layer, "append", err)
 }
 
 // perHead runs f for every KV head of a layer over the instances at hand.
@@ -130,31 +109,19 @@ func (p *Plugin) share(ctx context.Context, n int, f func(in *instance, first, n
 // Search answers a call by the plugin, its KV heads split over the idle
 // instances. When the plugin fails and falls back, exact search answers.
 func (p *Plugin) Search(ctx context.Context, call *retrieval.Call, res *retrieval.Result) error {
-	if err := checkCall(call); err != nil {
-		return p.errorOf("search", call.Layer, call.Step, err)
-	}
-	p.stats.calls.Add(1)
-	if p.opts.OnFailure == Fallback && (p.built.anyFailed(call) || p.backoff.resting()) {
-		p.fellBack()
-		return p.exact.Search(ctx, call, res)
-	}
-	err := p.searchGuest(ctx, call, res)
-	switch {
-	case err == nil:
-		p.backoff.record(true)
-		return nil
-	case ctx.Err() != nil:
-		return ctx.Err()
-	}
-	err = p.failed("search", call.Layer, call.Step, err)
-	if rest := p.backoff.record(false); rest > 0 && p.opts.OnFailure == Fallback {
-		p.log.Debug("the plugin rests", "for", rest)
-	}
-	if p.opts.OnFailure == Fail || errors.Is(err, ErrClosed) {
+	return p.guard.Search(ctx, call, res, func() error {
+		if p.opts.OnFailure == Fallback && p.backoff.resting() {
+			return fmt.Errorf("%w: it rests after failures", ErrUnavailable)
+		}
+		err := p.searchGuest(ctx, call, res)
+		if err != nil && ctx.Err() != nil {
+			return err // says nothing about the plugin
+		}
+		if rest := p.backoff.record(err == nil); rest > 0 && p.opts.OnFailure == Fallback {
+			p.log.Debug("the plugin rests", "for", rest)
+		}
 		return err
-	}
-	p.fellBack()
-	return p.exact.Search(ctx, call, res)
+	})
 }
 
 func (p *Plugin) searchGuest(ctx context.Context, call *retrieval.Call, res *retrieval.Result) error {
@@ -164,7 +131,7 @@ func (p *Plugin) searchGuest(ctx context.Context, call *retrieval.Call, res *ret
 	res.Reset(call.Count())
 	kvHeads := call.Views[0].Context().Geometry().KVHeads
 	var mu sync.Mutex
-	return p.share(ctx, kvHeads, func(in *instance, first, n int) error {
+	err := p.share(ctx, kvHeads, func(in *instance, first, n int) error {
 		in.begin(ctx, abi.ScopeSearch, p.opts.Limits.SearchTimeout)
 		c := &in.call
 		c.layer, c.views, c.search, c.result = call.Layer, call.Views, call, res
@@ -184,6 +151,8 @@ func (p *Plugin) searchGuest(ctx context.Context, call *retrieval.Call, res *ret
 		mu.Unlock()
 		return nil
 	})
+	res.Checked = err == nil
+	return err
 }
 
 // checkHits checks what the guest emitted for its share.

@@ -160,6 +160,9 @@ func (s *Summaries) check(dim int) error {
 type Result struct {
 	Hits       []Hits // one a query
 	KeysScored int64  // (query, key) pairs whose inner product was computed
+	// Checked is set by what has passed all hits through a [Checker], so that
+	// it is not done twice.
+	Checked bool
 }
 
 // Reset prepares res for n queries, keeping memory.
@@ -173,7 +176,7 @@ func (res *Result) Reset(n int) {
 		res.Hits[i].Bias = nil
 		res.Hits[i].Summaries.Reset()
 	}
-	res.KeysScored = 0
+	res.KeysScored, res.Checked = 0, false
 }
 
 // Checker verifies hits. It keeps scratch memory between calls and is not

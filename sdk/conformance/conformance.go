@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
 
@@ -35,6 +36,9 @@ type Options struct {
 	// Memory, when not nil, returns the bytes that a strategy holds, such as
 	// the linear memory of its instances. Without it growth is not checked.
 	Memory func(retrieval.Strategy) int64
+	// Allocator has the memory of the contexts. Default: private memory; a
+	// process needs a shared one.
+	Allocator *kv.Allocator
 	// Seed of the data. The default is 1.
 	Seed uint64
 }
@@ -45,6 +49,9 @@ func (o *Options) complete() {
 	}
 	if o.Calls == 0 {
 		o.Calls = 4000
+	}
+	if o.Allocator == nil {
+		o.Allocator = kv.NewAllocator(0)
 	}
 	if o.Seed == 0 {
 		o.Seed = 1

@@ -75,7 +75,7 @@ func (e *env) vector(dim int) []float32 {
 // lets the strategy build. edit may change each key.
 func (e *env) prefill(s shape, edit func(head, pos int, key []float32)) (*sequence, error) {
 	geo := kv.Geometry{Layers: layer + 1, KVHeads: s.kvHeads, HeadDim: s.dim, DType: s.dtype}
-	c, err := kv.NewContext(geo, max(s.tokens, 1), kv.NewAllocator(0))
+	c, err := kv.NewContext(geo, max(s.tokens, 1), e.o.Allocator)
 	if err != nil {
 		return nil, err
 	}

@@ -22,7 +22,6 @@ import (
 	"github.com/retrievalattention/ra/host/config"
 	"github.com/retrievalattention/ra/host/engine"
 	"github.com/retrievalattention/ra/host/kernel"
-	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/model"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
@@ -296,7 +295,12 @@ func (b *benchModel) run(c *cobra.Command, _ []string) (err error) {
 	ctx := c.Context()
 	b.o.Backend = compute.NewCPU()
 	closers = append(closers, b.o.Backend.Close)
-	if slices.Contains(b.o.Modes, engine.Retrieval) {
+	search := slices.Contains(b.o.Modes, engine.Retrieval)
+	if b.o.Memory, err = openMemory(cfg, search && b.search != nativeSearch); err != nil {
+		return err
+	}
+	closers = append(closers, b.o.Memory.Close)
+	if search {
 		if b.o.Strategy, err = b.strategy(ctx, cfg); err != nil {
 			return err
 		}
@@ -365,7 +369,6 @@ func (b *benchModel) resolve(c *cobra.Command) (*config.Resolved, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.o.Memory = kv.NewAllocator(int64(cfg.Model.CPUMemoryMiB) << 20)
 	b.o.DType, b.o.TopK = kvDTypes[cfg.Model.KVDType], cfg.Attention.Budget.TopK
 	return cfg, nil
 }
@@ -374,7 +377,7 @@ func (b *benchModel) strategy(ctx context.Context, cfg *config.Resolved) (retrie
 	if b.search == nativeSearch {
 		return retrieval.NewFlat(b.o.Backend), nil
 	}
-	return openPlugin(ctx, cfg, b.o.Backend, b.logger())
+	return openPlugin(ctx, cfg, b.o.Backend, b.o.Memory, b.logger())
 }
 
 // random makes the weights of the geometry, if there is memory for them.

@@ -83,7 +83,13 @@ func examine(ctx context.Context, g *globals) (findings []finding, first error) 
 			c.Architecture, c.Layers, c.HiddenSize, c.Heads, c.KVHeads, c.HeadDim, c.VocabSize, c.MaxPosition), m.Close(), "")
 	}
 	add("built-in plugins", strings.Join(plugin.Builtins(), ", "), nil, "")
-	p, err := openPlugin(ctx, cfg, compute.NewCPU(), g.logger())
+	memory, err := openMemory(cfg, true)
+	if err != nil {
+		add("search plugin", "", err, "")
+		return findings, first
+	}
+	defer memory.Close()
+	p, err := openPlugin(ctx, cfg, compute.NewCPU(), memory, g.logger())
 	if err != nil {
 		add("search plugin", "", err, "check search.plugin and its [[plugin]] entry")
 		return findings, first

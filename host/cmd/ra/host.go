@@ -15,6 +15,7 @@ import (
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/model"
 	"github.com/retrievalattention/ra/host/plugin"
+	"github.com/retrievalattention/ra/host/plugin/process"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
 
@@ -22,9 +23,16 @@ import (
 type host struct {
 	model   *model.Model
 	memory  *kv.Allocator
-	plugin  *plugin.Plugin // nil when no mode needs a search
+	plugin  searcher // nil when no mode needs a search
 	engine  *engine.Engine
 	closers []func() error
+}
+
+// searcher is a search plugin of any runtime.
+type searcher interface {
+	retrieval.Strategy
+	Description() *plugin.Description
+	Stats() plugin.Stats
 }
 
 // openModel reads the configured model.
@@ -69,15 +77,19 @@ func openHost(ctx context.Context, c *config.Resolved, modes []engine.Mode, log 
 		return h, fmt.Errorf("%w: %w", errModel, err)
 	}
 	h.closers = append(h.closers, loaded.Close)
+	search := slices.Contains(modes, engine.Retrieval)
+	if h.memory, err = openMemory(c, search); err != nil {
+		return h, err
+	}
+	h.closers = append(h.closers, h.memory.Close)
 	var strategy retrieval.Strategy
-	if slices.Contains(modes, engine.Retrieval) {
-		if h.plugin, err = openPlugin(ctx, c, backend, log); err != nil {
+	if search {
+		if h.plugin, err = openPlugin(ctx, c, backend, h.memory, log); err != nil {
 			return h, err
 		}
 		h.closers = append(h.closers, h.plugin.Close)
 		strategy = h.plugin
 	}
-	h.memory = kv.NewAllocator(int64(c.Model.CPUMemoryMiB) << 20)
 	policy, err := openPolicy(ctx, c, backend, log)
 	if err != nil {
 		return h, err
@@ -96,42 +108,70 @@ func openHost(ctx context.Context, c *config.Resolved, modes []engine.Mode, log 
 
 var kvDTypes = map[string]kernel.DType{"bf16": kernel.BF16, "f16": kernel.F16, "f32": kernel.F32}
 
+const runtimeProcess = "process"
+
+// openMemory returns the allocator of keys and values, shared if a process is
+// to search them.
+func openMemory(c *config.Resolved, search bool) (*kv.Allocator, error) {
+	budget := int64(c.Model.CPUMemoryMiB) << 20
+	if search && c.Plugin(c.Search.Plugin).Runtime == runtimeProcess {
+		return kv.NewSharedAllocator(budget)
+	}
+	return kv.NewAllocator(budget), nil
+}
+
 // openPlugin loads the configured search plugin.
-func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner, log *slog.Logger) (*plugin.Plugin, error) {
-	o, pinned, err := chosen(c, c.Search.Plugin, c.Search.Params, scanner, log)
+func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner, memory *kv.Allocator, log *slog.Logger) (searcher, error) {
+	p, pinned, err := chosen(c, c.Search.Plugin)
 	if err != nil {
 		return nil, err
 	}
-	p, err := plugin.Load(ctx, o)
-	return p, located(c, "search", pinned, err)
+	var s searcher
+	if p.Runtime == runtimeProcess {
+		s, err = opened(process.Load(ctx, processOptions(p, c.Search.Params, scanner, memory, log)))
+	} else {
+		s, err = opened(plugin.Load(ctx, pluginOptions(p, c.Search.Params, scanner, log)))
+	}
+	return s, located(c, "search", pinned, err)
+}
+
+// opened makes a searcher of what was loaded, and nil of nothing.
+func opened[P searcher](p P, err error) (searcher, error) {
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
 }
 
 // openPolicy loads the configured placement policy.
 func openPolicy(ctx context.Context, c *config.Resolved, scanner compute.Scanner, log *slog.Logger) (*plugin.Policy, error) {
-	o, pinned, err := chosen(c, c.Policy.Plugin, c.Policy.Params, scanner, log)
+	p, pinned, err := chosen(c, c.Policy.Plugin)
 	if err != nil {
 		return nil, err
 	}
-	p, err := plugin.LoadPolicy(ctx, o)
-	return p, located(c, "policy", pinned, err)
+	if p.Runtime == runtimeProcess {
+		return nil, fmt.Errorf("%w: policy.plugin: %q is a process; a policy is a wasm module", config.ErrInvalid, p.Name)
+	}
+	policy, err := plugin.LoadPolicy(ctx, pluginOptions(p, c.Policy.Params, scanner, log))
+	return policy, located(c, "policy", pinned, err)
 }
 
-// chosen returns the options of a plugin that the configuration chooses,
+// chosen returns the declaration of a plugin that the configuration chooses,
 // pinned by the lock file if there is one; pinned is that file.
-func chosen(c *config.Resolved, name string, params map[string]any, scanner compute.Scanner, log *slog.Logger) (o plugin.Options, pinned string, err error) {
-	p := c.Plugin(name)
+func chosen(c *config.Resolved, name string) (p config.Plugin, pinned string, err error) {
+	p = c.Plugin(name)
 	lock, err := config.ReadLock(c.LockFile())
 	if err != nil {
-		return o, "", err
+		return p, "", err
 	}
 	digest, err := lock.Digest(p.Name)
 	if err != nil {
-		return o, "", err
+		return p, "", err
 	}
 	if digest != "" && p.SHA256 == "" {
 		p.SHA256, pinned = digest, lock.File
 	}
-	return pluginOptions(p, params, scanner, log), pinned, nil
+	return p, pinned, nil
 }
 
 // located says where a parameter that a plugin refuses was set, and which
@@ -154,15 +194,32 @@ func located(c *config.Resolved, table, pinned string, err error) error {
 // parameters, and closes them again.
 func checkPlugins(ctx context.Context, c *config.Resolved, log *slog.Logger) error {
 	backend := compute.NewCPU()
-	search, err := openPlugin(ctx, c, backend, log)
+	memory, err := openMemory(c, true)
 	if err != nil {
 		return err
 	}
+	search, err := openPlugin(ctx, c, backend, memory, log)
+	if err != nil {
+		return errors.Join(err, memory.Close())
+	}
 	policy, err := openPolicy(ctx, c, backend, log)
 	if err != nil {
-		return errors.Join(err, search.Close())
+		return errors.Join(err, search.Close(), memory.Close())
 	}
-	return errors.Join(search.Close(), policy.Close(), backend.Close())
+	return errors.Join(search.Close(), policy.Close(), memory.Close(), backend.Close())
+}
+
+func processOptions(p config.Plugin, params map[string]any, scanner compute.Scanner, memory *kv.Allocator, log *slog.Logger) process.Options {
+	return process.Options{
+		Name: p.Name, Path: p.Path, Interpreter: p.Interpreter, Args: p.Args, Env: p.Env,
+		SHA256: p.SHA256, Grants: p.Grants, Params: params,
+		Limits: process.Limits{
+			StartTimeout:  p.Limits.StartTimeout,
+			SearchTimeout: p.Limits.SearchTimeout,
+			BuildTimeout:  p.Limits.BuildTimeout,
+		},
+		OnFailure: plugin.OnFailure(p.OnFailure), Memory: memory, Scanner: scanner, Logger: log,
+	}
 }
 
 func pluginOptions(p config.Plugin, params map[string]any, scanner compute.Scanner, log *slog.Logger) plugin.Options {

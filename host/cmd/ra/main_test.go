@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -108,6 +109,71 @@ func TestKVDTypes(t *testing.T) {
 	}
 	if len(answers) != 1 {
 		t.Errorf("answers %v", answers)
+	}
+}
+
+// A process answers as the built-in exact search does, and is refused when it
+// is not the file that was pinned.
+func TestGenerateByProcess(t *testing.T) {
+	dir := t.TempDir()
+	build := exec.Command("go", "build", "-o", filepath.Join(dir, "mine"), "../../../examples/plugins/go-process-flat")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Chdir(dir)
+	write := func(more string) {
+		t.Helper()
+		text := "version = 1\n[[plugin]]\nname = \"my-proc\"\nruntime = \"process\"\npath = \"mine\"\n" + more
+		if err := os.WriteFile("raconfig.toml", []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	answer := func(search string) report {
+		t.Helper()
+		args := append([]string{"generate", "-p", text, "-q", question, "--search", search, "--json"}, small...)
+		code, out, stderr := ra(t, nil, "", args...)
+		var r report
+		if err := json.Unmarshal([]byte(out), &r); err != nil || code != exitOK {
+			t.Fatalf("exit code %d, %v: %s", code, err, stderr)
+		}
+		return r
+	}
+	write("grants = [\"keys\"]\n")
+	got, want := answer("my-proc"), answer("flat")
+	if s := got.Search; s.Name != "go-process-flat" || s.Runtime != "process" || s.Searches == 0 || s.Failures != 0 || s.Searches != want.Search.Searches {
+		t.Errorf("search %+v", s)
+	}
+	if got.Text != want.Text {
+		t.Errorf("answer %q, by the built-in search %q", got.Text, want.Text)
+	}
+	if code, out, _ := ra(t, []string{"RA_SEARCH_PLUGIN=my-proc"}, "", "doctor"); code != exitOK || !strings.Contains(out, "go-process-flat 1.0.0, process, sha256:") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"plugin", "inspect", "my-proc"}, "ra.process.v1"},
+		{[]string{"plugin", "validate", "my-proc"}, "search plugin go-process-flat 1.0.0, sha256:"},
+		{[]string{"plugin", "test", "my-proc", "--min-recall", "1"}, "concurrency"},
+		{[]string{"plugin", "lock"}, "plugins"},
+		{[]string{"config", "check"}, "ok"},
+	} {
+		if code, out, stderr := ra(t, []string{"RA_SEARCH_PLUGIN=my-proc"}, "", c.args...); code != exitOK || !strings.Contains(out, c.want) {
+			t.Errorf("%q: exit code %d, %q is not in %s%s", c.args, code, c.want, out, stderr)
+		}
+	}
+	if err := os.Remove("ra.lock"); err != nil {
+		t.Error(err)
+	}
+	for more, want := range map[string]string{
+		"": `write grants = ["keys"] in [[plugin]] "my-proc"`,
+		"grants = [\"keys\"]\nsha256 = \"" + strings.Repeat("1", 64) + "\"\n": "if the new file is the right one, write sha256 = ",
+	} {
+		write(more)
+		if code, _, stderr := ra(t, nil, "", "generate", "-p", text, "--search", "my-proc"); code != exitPlugin || !strings.Contains(stderr, want) {
+			t.Errorf("exit code %d, %q is not in %s", code, want, stderr)
+		}
 	}
 }
 

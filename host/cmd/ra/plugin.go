@@ -16,9 +16,12 @@ import (
 
 	"github.com/retrievalattention/ra/host/compute"
 	"github.com/retrievalattention/ra/host/config"
+	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/plugin"
+	"github.com/retrievalattention/ra/host/plugin/process"
 	"github.com/retrievalattention/ra/host/plugin/scaffold"
 	"github.com/retrievalattention/ra/host/retrieval"
+	abi "github.com/retrievalattention/ra/sdk/abi/v1"
 	"github.com/retrievalattention/ra/sdk/conformance"
 )
 
@@ -113,7 +116,14 @@ func (g *globals) inspect(ctx context.Context, name string) (*plugin.Inspection,
 	if err != nil {
 		return nil, err
 	}
-	return plugin.Inspect(ctx, pluginOptions(cfg.Plugin(name), nil, compute.NewCPU(), g.logger()))
+	return g.inspectPlugin(ctx, cfg.Plugin(name))
+}
+
+func (g *globals) inspectPlugin(ctx context.Context, p config.Plugin) (*plugin.Inspection, error) {
+	if p.Runtime == runtimeProcess {
+		return process.Inspect(ctx, processOptions(p, nil, compute.NewCPU(), nil, g.logger()))
+	}
+	return plugin.Inspect(ctx, pluginOptions(p, nil, compute.NewCPU(), g.logger()))
 }
 
 func newPluginInspect(g *globals) *cobra.Command {
@@ -151,12 +161,22 @@ func printInspection(out io.Writer, i *plugin.Inspection) error {
 		}
 		return strings.Join(list, " ")
 	}
-	for _, row := range [][2]string{
+	rows := [][2]string{
 		{"name", i.Name + " " + i.Version}, {"kind", i.Kind}, {"about", i.Doc}, {"digest", i.Digest}, {"ABI", i.ABI},
-		{"features", none(i.Features)}, {"needs", none(i.Needs)}, {"exports", none(i.Exports)}, {"imports", none(i.Imports)},
-		{"module", fmt.Sprintf("%d bytes", i.Bytes)}, {"compiles in", fmt.Sprintf("%.0f ms", i.CompileSeconds*1e3)},
-		{"an instance", fmt.Sprintf("%.1f ms, %d KiB of linear memory", i.InstanceSeconds*1e3, i.MemoryBytes>>10)},
-	} {
+		{"features", none(i.Features)},
+	}
+	if i.ABI == abi.Marker {
+		rows = append(rows, [][2]string{
+			{"needs", none(i.Needs)}, {"exports", none(i.Exports)}, {"imports", none(i.Imports)},
+			{"module", fmt.Sprintf("%d bytes", i.Bytes)}, {"compiles in", fmt.Sprintf("%.0f ms", i.CompileSeconds*1e3)},
+			{"an instance", fmt.Sprintf("%.1f ms, %d KiB of linear memory", i.InstanceSeconds*1e3, i.MemoryBytes>>10)},
+		}...)
+	} else {
+		rows = append(rows, [][2]string{
+			{"file", fmt.Sprintf("%d bytes", i.Bytes)}, {"starts in", fmt.Sprintf("%.0f ms", i.InstanceSeconds*1e3)},
+		}...)
+	}
+	for _, row := range rows {
 		fmt.Fprintf(w, "%s\t%s\n", row[0], row[1])
 	}
 	for _, p := range i.Parameters {
@@ -176,18 +196,27 @@ func newPluginTest(g *globals) *cobra.Command {
 tokens found once they were appended, determinism, cancellation, no growth.
 Each check runs on a freshly loaded plugin.`,
 		Args: cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
+		RunE: func(c *cobra.Command, args []string) (err error) {
 			cfg, err := g.load(nil)
 			if err != nil {
 				return err
 			}
-			o := pluginOptions(cfg.Plugin(args[0]), nil, compute.NewCPU(), g.logger())
-			o.OnFailure = plugin.Fail // a fallback would hide what is to be found
-			report, err := conformance.Run(c.Context(), conformance.Options{
-				New:       func(ctx context.Context) (retrieval.Strategy, error) { return plugin.Load(ctx, o) },
-				MinRecall: minRecall,
-				Memory:    func(s retrieval.Strategy) int64 { return s.(*plugin.Plugin).Stats().MemoryBytes },
-			})
+			p := cfg.Plugin(args[0])
+			p.OnFailure = string(plugin.Fail) // a fallback would hide what is to be found
+			suite := conformance.Options{MinRecall: minRecall}
+			if p.Runtime == runtimeProcess {
+				if suite.Allocator, err = kv.NewSharedAllocator(0); err != nil {
+					return err
+				}
+				defer func() { err = errors.Join(err, suite.Allocator.Close()) }()
+				o := processOptions(p, nil, compute.NewCPU(), suite.Allocator, g.logger())
+				suite.New = func(ctx context.Context) (retrieval.Strategy, error) { return process.Load(ctx, o) }
+			} else {
+				o := pluginOptions(p, nil, compute.NewCPU(), g.logger())
+				suite.New = func(ctx context.Context) (retrieval.Strategy, error) { return plugin.Load(ctx, o) }
+				suite.Memory = func(s retrieval.Strategy) int64 { return s.(*plugin.Plugin).Stats().MemoryBytes }
+			}
+			report, err := conformance.Run(c.Context(), suite)
 			if err != nil {
 				return err
 			}
@@ -267,7 +296,7 @@ func (g *globals) plugins(ctx context.Context, cfg *config.Resolved) []listed {
 		if p.Path == "" {
 			l.From = "built in"
 		}
-		i, err := plugin.Inspect(ctx, pluginOptions(p, nil, compute.NewCPU(), g.logger()))
+		i, err := g.inspectPlugin(ctx, p)
 		if err != nil {
 			l.Error = err.Error()
 		} else {
