@@ -162,19 +162,15 @@ func TestBrokenStrategies(t *testing.T) {
 		}, "determinism", "the same call again: query 0"},
 		"one at a time": {func(b *broken) {
 			var busy sync.Mutex
-			b.search = func(ctx context.Context, call *retrieval.Call, res *retrieval.Result) error {
-				if !busy.TryLock() {
-					return errors.New("called while it searches")
+			var once sync.Once
+			second := make(chan struct{}) // closed by the second caller, whom the first awaits
+			b.search = func(context.Context, *retrieval.Call, *retrieval.Result) error {
+				if busy.TryLock() {
+					defer busy.Unlock()
+					<-second
 				}
-				defer busy.Unlock()
-				return b.Strategy.Search(ctx, call, res)
-			}
-			b.append = func(*kv.View, int, kv.Range) error {
-				if !busy.TryLock() {
-					return errors.New("called while it searches")
-				}
-				busy.Unlock()
-				return nil
+				once.Do(func() { close(second) })
+				return errors.New("called while it searches")
 			}
 		}, "concurrency", "called while it searches"},
 		"odd after cancelling": {func(b *broken) {

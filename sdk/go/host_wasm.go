@@ -78,7 +78,7 @@ func exportMarker() {}
 
 //go:wasmexport ra_describe
 func exportDescribe() uint64 {
-	described = description.JSON()
+	described = Describe()
 	p := uintptr(unsafe.Pointer(unsafe.StringData(described)))
 	return uint64(p)<<32 | uint64(len(described))
 }

@@ -84,6 +84,10 @@ func Register(d Description, s Search) { description, plugin = d, s }
 // function, in place of Register.
 func RegisterPolicy(d Description, p Policy) { description, policy = d, p }
 
+// Describe returns the description of what was registered, in JSON, as the
+// host gets it.
+func Describe() string { return description.JSON() }
+
 // kind and needs are what the description says beside what its author wrote.
 func kind() string {
 	if policy != nil {

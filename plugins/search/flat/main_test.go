@@ -6,11 +6,21 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sort"
+	"strings"
 	"testing"
 
 	ra "github.com/retrievalattention/ra/sdk/go"
 	"github.com/retrievalattention/ra/sdk/go/ratest"
 )
+
+// The host learns the plugin's name and parameters.
+func TestDescription(t *testing.T) {
+	for _, want := range []string{`"name":"flat"`, `"kind":"search"`, `"name":"batch","type":"int","min":1,"max":8`} {
+		if !strings.Contains(ra.Describe(), want) {
+			t.Errorf("%s lacks %s", ra.Describe(), want)
+		}
+	}
+}
 
 // TestFlat runs the plugin natively against a sort of all scores.
 func TestFlat(t *testing.T) {
