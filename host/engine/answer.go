@@ -84,7 +84,9 @@ func (d *Document) Answer(ctx context.Context, o AnswerOptions) (*Answer, error)
 	if err := kvc.Reserve(len(o.Question) + o.MaxTokens); err != nil {
 		return nil, err
 	}
-	s := newDecoder(d.engine, view.Fork(kvc), o.Mode)
+	view = view.Fork(kvc)
+	defer view.Close()
+	s := newDecoder(d.engine, view, o.Mode)
 	start := time.Now()
 	a, err := s.run(ctx, o)
 	if err != nil {

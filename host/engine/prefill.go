@@ -40,9 +40,15 @@ type Document struct {
 // Tokens returns the number of tokens of the document.
 func (d *Document) Tokens() int { return len(d.tokens) }
 
-// Close releases the document's keys and values. Answers under way keep
-// theirs.
-func (d *Document) Close() error { return d.kvc.Close() }
+// Close releases the document's keys, values and search indexes. Answers
+// under way keep theirs.
+func (d *Document) Close() error {
+	var errs []error
+	for _, v := range d.views {
+		errs = append(errs, v.Close())
+	}
+	return errors.Join(append(errs, d.kvc.Close())...)
+}
 
 // Prefill runs tokens through the model with exact causal attention and
 // stores their keys and values. The memory for them is claimed before work
@@ -65,7 +71,7 @@ func (e *Engine) Prefill(ctx context.Context, tokens []int32, o PrefillOptions) 
 	d := &Document{engine: e, kvc: kvc, views: map[Mode]*kv.View{}, tokens: slices.Clone(tokens)}
 	start := time.Now()
 	if err := d.prefill(ctx, o); err != nil {
-		return nil, errors.Join(err, kvc.Close())
+		return nil, errors.Join(err, d.Close())
 	}
 	d.PrefillSeconds = time.Since(start).Seconds()
 	return d, nil

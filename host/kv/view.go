@@ -35,10 +35,12 @@ type Range struct{ Lo, Hi int }
 func (r Range) Len() int { return r.Hi - r.Lo }
 
 // View is one reading of a context: a state for each token of each layer. A
-// view is used by one request at a time; many views can share a context.
+// view is used by one request at a time; many views can share a context. A
+// view with index objects attached must be closed.
 type View struct {
-	ctx    *Context
-	layers []placement
+	ctx     *Context
+	layers  []placement
+	objects attachments
 }
 
 // placement is one layer's states: runs in order, adjacent runs differ, the
@@ -77,12 +79,13 @@ func (v *View) Extend(n int) {
 }
 
 // Fork returns a view with the same states over ctx, a fork of the view's
-// context.
+// context, and with forks of the view's index objects.
 func (v *View) Fork(ctx *Context) *View {
 	f := &View{ctx: ctx, layers: make([]placement, len(v.layers))}
 	for i, p := range v.layers {
 		f.layers[i].runs = append([]run(nil), p.runs...)
 	}
+	v.objects.fork(&f.objects)
 	return f
 }
 

@@ -1,0 +1,100 @@
+package retrieval
+
+import (
+	"context"
+	"sync"
+
+	"github.com/retrievalattention/ra/host/kernel"
+	"github.com/retrievalattention/ra/host/kv"
+)
+
+// HeadQueries are the queries of a call that search one KV head of one
+// sequence.
+type HeadQueries struct {
+	View   *kv.View
+	KVHead int
+	Index  []int // of the queries in the call, token by token
+}
+
+// EachHead calls f for every KV head of every sequence of the call, each on a
+// goroutine of its own, and returns the sum of what they returned, the pairs
+// scored, with the first error.
+func (c *Call) EachHead(ctx context.Context, f func(h HeadQueries) (scored int64, err error)) (int64, error) {
+	kvHeads := c.Views[0].Context().Geometry().KVHeads
+	group := c.Heads / kvHeads
+	n := len(c.Views) * kvHeads
+	scored, errs := make([]int64, n), make([]error, n)
+	index := make([]int, 0, c.Count())
+	var wg sync.WaitGroup
+	for i := range n {
+		seq, head := i/kvHeads, i%kvHeads
+		from := len(index)
+		for t := range c.Tokens {
+			for g := range group {
+				index = append(index, (seq*c.Tokens+t)*c.Heads+head*group+g)
+			}
+		}
+		h := HeadQueries{View: c.Views[seq], KVHead: head, Index: index[from:]}
+		wg.Go(func() {
+			if errs[i] = ctx.Err(); errs[i] == nil {
+				scored[i], errs[i] = f(h)
+			}
+		})
+	}
+	wg.Wait()
+	var sum int64
+	for i, err := range errs {
+		if err != nil {
+			return sum, err
+		}
+		sum += scored[i]
+	}
+	return sum, nil
+}
+
+// Room returns the ids of h with space for n, keeping memory.
+func (h *Hits) Room(n int) []uint32 {
+	if cap(h.IDs) < n {
+		h.IDs = make([]uint32, n)
+	}
+	return h.IDs[:n]
+}
+
+// SampleQueries copies at most n of the prefill's queries of the heads that
+// share a KV head, of evenly spaced tokens. It returns no rows when the build
+// has no queries.
+func (b *Build) SampleQueries(kvHead, n int) kernel.Rows {
+	g := b.View.Context().Geometry()
+	d, group := g.HeadDim, b.Heads/g.KVHeads
+	tokens := len(b.Queries) / (b.Heads * d)
+	take := min(tokens, max(n/group, 1))
+	out := make([]float32, 0, take*group*d)
+	for i := range take {
+		at := (i*tokens/take*b.Heads + kvHead*group) * d
+		out = append(out, b.Queries[at:at+group*d]...)
+	}
+	return kernel.RowsF32(out, d)
+}
+
+// IndexedRanges returns the ranges of the view's indexed tokens of a layer.
+func IndexedRanges(v *kv.View, layer int) []kv.Range {
+	var rs []kv.Range
+	for r := range v.Ranges(layer, kv.Indexed) {
+		rs = append(rs, r)
+	}
+	return rs
+}
+
+// KeepIndexed moves the indexed tokens of ids to its front and returns how
+// many there are: an index may hold tokens that a view has placed elsewhere
+// since.
+func KeepIndexed(v *kv.View, layer int, ids []uint32) int {
+	n := 0
+	for _, id := range ids {
+		if v.State(layer, int(id)) == kv.Indexed {
+			ids[n] = id
+			n++
+		}
+	}
+	return n
+}
