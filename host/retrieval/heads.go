@@ -84,17 +84,3 @@ func IndexedRanges(v *kv.View, layer int) []kv.Range {
 	}
 	return rs
 }
-
-// KeepIndexed moves the indexed tokens of ids to its front and returns how
-// many there are: an index may hold tokens that a view has placed elsewhere
-// since.
-func KeepIndexed(v *kv.View, layer int, ids []uint32) int {
-	n := 0
-	for _, id := range ids {
-		if v.State(layer, int(id)) == kv.Indexed {
-			ids[n] = id
-			n++
-		}
-	}
-	return n
-}

@@ -14,12 +14,12 @@ import (
 
 // InsertParams set how appended tokens are linked.
 type InsertParams struct {
-	Beam int // of the search for a token's neighbours; 0 means 64
+	Beam int // of the search for a token's neighbours; 0 means 128
 }
 
 // nearby is how many tokens before a new one are looked at for its links:
 // keys change slowly along a sequence.
-const nearby = 4
+const nearby = 64
 
 // Insert appends the tokens of r, which follow all nodes of the graph, as
 // nodes. Each is linked with what a search for its own key finds. No node
@@ -33,7 +33,7 @@ func (g *Graph) Insert(ctx context.Context, ix compute.Indexer, head compute.Hea
 		return err
 	}
 	if p.Beam == 0 {
-		p.Beam = 64
+		p.Beam = 128
 	}
 	ids := make([]uint32, 0, r.Len())
 	for id := r.Lo; id < r.Hi; id++ {

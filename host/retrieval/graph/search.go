@@ -13,6 +13,10 @@ import (
 // [Searcher.Search] is a whole search; Begin, Push, Step and Take are its
 // parts, for strategies that decide in between.
 type Searcher struct {
+	// Keep, when not nil, says which nodes may be found; the others are ways
+	// to them alone.
+	Keep func(id uint32) bool
+
 	ix     compute.Indexer
 	reader compute.Reader
 	g      *Graph
@@ -119,9 +123,15 @@ func (s *Searcher) Scored() int { return s.scored }
 // to the shorter of the two slices, and returns how many. The search can go
 // on.
 func (s *Searcher) Take(ids []uint32, scores []float32) int {
-	n := min(len(ids), len(scores), s.beam.n)
-	for i, e := range s.beam.items[:n] {
-		ids[i], scores[i] = e.id&^followed, e.score
+	n, most := 0, min(len(ids), len(scores))
+	for _, e := range s.beam.items[:s.beam.n] {
+		if n == most {
+			break
+		}
+		if id := e.id &^ followed; s.Keep == nil || s.Keep(id) {
+			ids[n], scores[n] = id, e.score
+			n++
+		}
 	}
 	return n
 }

@@ -138,11 +138,17 @@ func (s *Strategy) searchHead(ctx context.Context, call *retrieval.Call, h retri
 	if sc == nil {
 		sc = &scratch{Searcher: NewSearcher(s.ix)}
 	}
-	defer s.searchers.Put(sc)
+	defer func() {
+		sc.Keep = nil
+		s.searchers.Put(sc)
+	}()
 	if len(sc.scores) < call.TopK {
 		sc.scores = make([]float32, call.TopK)
 	}
 	sc.Open(g.Graph, compute.Head{Context: h.View.Context(), Layer: call.Layer, KVHead: h.KVHead})
+	if g.Len() != indexed { // the view has placed some elsewhere since
+		sc.Keep = func(id uint32) bool { return h.View.State(call.Layer, int(id)) == kv.Indexed }
+	}
 	group := len(h.Index) / call.Tokens
 	for len(g.recent) < group {
 		g.recent = append(g.recent, nil)
@@ -155,9 +161,6 @@ func (s *Strategy) searchHead(ctx context.Context, call *retrieval.Call, h retri
 		hits.IDs = hits.Room(call.TopK)
 		n := sc.Searcher.Search(call.Query(q), s.p.Search, *recent, hits.IDs, sc.scores)
 		scored += int64(sc.Scored())
-		if g.Len() != indexed {
-			n = retrieval.KeepIndexed(h.View, call.Layer, hits.IDs[:n])
-		}
 		hits.IDs = hits.IDs[:n]
 		*recent = append((*recent)[:0], hits.IDs[:min(n, s.p.Recent)]...)
 	}

@@ -80,6 +80,9 @@ func (l *Lists) Members(list int, ids []uint32) []uint32 {
 	return ids
 }
 
+// Summaries reports whether the lists have summaries.
+func (l *Lists) Summaries() bool { return l.summaries != nil }
+
 // Summary returns the mean key and the mean value of a list's tokens, or nil
 // where the lists were built without summaries. Borrowed until the next
 // Append.

@@ -1,6 +1,8 @@
 package lists
 
 import (
+	"slices"
+
 	"github.com/retrievalattention/ra/host/compute"
 	"github.com/retrievalattention/ra/host/kernel"
 )
@@ -11,6 +13,9 @@ import (
 //
 // [Searcher.Search] is a whole search; Rank and Scan are its parts.
 type Searcher struct {
+	// Keep, when not nil, says which tokens may be found.
+	Keep func(id uint32) bool
+
 	ix     compute.Indexer
 	reader compute.Reader
 	l      *Lists
@@ -68,6 +73,9 @@ func (s *Searcher) best(query int, lists []uint32) int {
 // how many inner products were computed.
 func (s *Searcher) Scan(list int, queries [][]float32, tops []*kernel.TopK) int {
 	s.ids = s.l.Members(list, s.ids[:0])
+	if s.Keep != nil {
+		s.ids = slices.DeleteFunc(s.ids, func(id uint32) bool { return !s.Keep(id) })
+	}
 	n := len(s.ids)
 	for j := range queries {
 		if len(s.out[j]) < n {

@@ -118,11 +118,17 @@ func (s *Strategy) searchHead(ctx context.Context, call *retrieval.Call, h retri
 			sc.tops = append(sc.tops, kernel.NewTopK(call.TopK))
 		}
 	}
-	defer s.searchers.Put(sc)
+	defer func() {
+		sc.Keep = nil
+		s.searchers.Put(sc)
+	}()
 	if len(sc.scores) < call.TopK {
 		sc.scores = make([]float32, call.TopK)
 	}
 	sc.Open(l, compute.Head{Context: h.View.Context(), Layer: call.Layer, KVHead: h.KVHead})
+	if l.Len() != indexed { // the view has placed some elsewhere since
+		sc.Keep = func(id uint32) bool { return h.View.State(call.Layer, int(id)) == kv.Indexed }
+	}
 	for lo := 0; lo < len(h.Index); lo += kernel.MaxQueries {
 		if err := ctx.Err(); err != nil {
 			return scored, err
@@ -138,9 +144,6 @@ func (s *Strategy) searchHead(ctx context.Context, call *retrieval.Call, h retri
 			hits := &res.Hits[q]
 			hits.IDs = hits.Room(call.TopK)
 			n := sc.tops[j].Take(hits.IDs, sc.scores)
-			if l.Len() != indexed {
-				n = retrieval.KeepIndexed(h.View, call.Layer, hits.IDs[:n])
-			}
 			hits.IDs = hits.IDs[:n]
 		}
 	}

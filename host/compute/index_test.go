@@ -1,0 +1,199 @@
+package compute
+
+import (
+	"context"
+	"errors"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"sync/atomic"
+	"testing"
+
+	"github.com/retrievalattention/ra/host/kernel"
+	"github.com/retrievalattention/ra/host/kv"
+)
+
+// grown returns a context of several segments and its keys as f32.
+func grown(t *testing.T, r *rand.Rand, dim int, dtype kernel.DType) (Head, [][]float32) {
+	t.Helper()
+	c, err := kv.NewContext(kv.Geometry{Layers: 2, KVHeads: 2, HeadDim: dim, DType: dtype}, 700, kv.NewAllocator(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	for _, n := range []int{700, 1500, 30} {
+		if err := c.Reserve(n); err != nil {
+			t.Fatal(err)
+		}
+		for p := c.Len(); p < c.Len()+n; p++ {
+			c.Put(1, 1, p, vector(r, dim), vector(r, dim))
+		}
+		c.Commit(n)
+		fork := c.Fork()
+		t.Cleanup(func() { fork.Close() })
+		c = fork
+	}
+	keys := make([][]float32, c.Len())
+	for s := range c.Segments(1, 1, 0, c.Len()) {
+		for i := range s.Keys.N {
+			keys[s.Start+i] = make([]float32, dim)
+			s.Keys.Widen(i, keys[s.Start+i])
+		}
+	}
+	return Head{Context: c, Layer: 1, KVHead: 1}, keys
+}
+
+// KNN returns what sorting every key by its score does, the scores being
+// those of Score.
+func TestKNN(t *testing.T) {
+	r := rand.New(rand.NewPCG(11, 1))
+	const dim = 20
+	c := &cpu{}
+	for _, dtype := range []kernel.DType{kernel.F32, kernel.BF16} {
+		head, keys := grown(t, r, dim, dtype)
+		for _, x := range []struct {
+			queries, k int
+			ranges     []kv.Range
+		}{
+			{1, 5, []kv.Range{{Lo: 0, Hi: 2230}}},
+			{70, 100, []kv.Range{{Lo: 3, Hi: 699}, {Lo: 701, Hi: 2200}}},
+			{9, 40, []kv.Range{{Lo: 650, Hi: 660}, {Lo: 690, Hi: 710}}}, // fewer keys than asked for
+			{3, 4, nil},
+			{0, 4, []kv.Range{{Lo: 0, Hi: 9}}},
+		} {
+			q := kernel.RowsF32(vector(r, x.queries*dim), dim)
+			ids, scores := make([]uint32, x.queries*x.k), make([]float32, x.queries*x.k)
+			var told atomic.Int64
+			n, err := c.KNN(context.Background(), head, q, x.ranges, x.k, ids, scores, func(n int) { told.Add(int64(n)) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			alone := make([]uint32, len(ids))
+			if _, err := c.KNN(context.Background(), head, q, x.ranges, x.k, alone, nil, nil); err != nil || !slices.Equal(alone, ids) {
+				t.Errorf("without scores: %v, or other ids", err)
+			}
+			var all []uint32
+			for _, rg := range x.ranges {
+				for p := rg.Lo; p < rg.Hi; p++ {
+					all = append(all, uint32(p))
+				}
+			}
+			if n != min(x.k, len(all)) || told.Load() != int64(x.queries) {
+				t.Errorf("%d of %d found, progress %d", n, len(all), told.Load())
+			}
+			for i := range x.queries {
+				out := [][]float32{make([]float32, len(keys))}
+				query := [][]float32{q.F32[i*dim : (i+1)*dim]}
+				c.Score(head.Context, 1, 1, query, all, [][]float32{out[0]})
+				order := make([]int, len(all))
+				for j := range order {
+					order[j] = j
+				}
+				slices.SortStableFunc(order, func(a, b int) int {
+					if out[0][a] > out[0][b] {
+						return -1
+					} else if out[0][a] < out[0][b] {
+						return 1
+					}
+					return a - b
+				})
+				for j := range n {
+					if at := i*x.k + j; ids[at] != all[order[j]] || scores[at] != out[0][order[j]] {
+						t.Fatalf("query %d, place %d: key %d of score %v, want %d of %v", i, j, ids[at], scores[at], all[order[j]], out[0][order[j]])
+					}
+				}
+			}
+		}
+	}
+	head, _ := grown(t, r, dim, kernel.F32)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := c.KNN(ctx, head, kernel.RowsF32(vector(r, dim), dim), nil, 1, make([]uint32, 1), nil, nil); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// Project and Norms equal f64 arithmetic within 2e-6 of the sum of products'
+// magnitudes, across segments; a reader reads what is stored and follows a
+// context that grows.
+func TestProjectNormsReader(t *testing.T) {
+	r := rand.New(rand.NewPCG(12, 1))
+	const dim, cols = 20, 7
+	c := &cpu{}
+	for _, dtype := range []kernel.DType{kernel.F32, kernel.BF16, kernel.F16} {
+		head, keys := grown(t, r, dim, dtype)
+		m := kernel.RowsF32(vector(r, cols*dim), dim)
+		rg := kv.Range{Lo: 630, Hi: 2229}
+		out, norms := make([]float32, rg.Len()*cols), make([]float32, rg.Len())
+		if err := c.Project(context.Background(), head, rg, m, out); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Norms(context.Background(), head, rg, norms); err != nil {
+			t.Fatal(err)
+		}
+		for i := range norms {
+			key := keys[rg.Lo+i]
+			var ss float64
+			for _, x := range key {
+				ss += float64(x) * float64(x)
+			}
+			if math.Abs(float64(norms[i])-math.Sqrt(ss)) > 2e-6*math.Sqrt(ss) {
+				t.Fatalf("%v: norm of key %d is %v, want %v", dtype, rg.Lo+i, norms[i], math.Sqrt(ss))
+			}
+			for j := range cols {
+				var want, abs float64
+				for k, x := range key {
+					p := float64(x) * float64(m.F32[j*dim+k])
+					want, abs = want+p, abs+math.Abs(p)
+				}
+				if got := float64(out[i*cols+j]); math.Abs(got-want) > 2e-6*abs {
+					t.Fatalf("%v: key %d, column %d: %v, want %v", dtype, rg.Lo+i, j, got, want)
+				}
+			}
+		}
+		reader := c.Reader(head)
+		queries := [][]float32{vector(r, dim), vector(r, dim)}
+		read := func(n int) {
+			t.Helper()
+			ids := make([]uint32, 300)
+			for i := range ids {
+				ids[i] = uint32(r.IntN(n))
+			}
+			got := [][]float32{make([]float32, 300), make([]float32, 300)}
+			want := [][]float32{make([]float32, 300), make([]float32, 300)}
+			reader.Score(queries, ids, got)
+			c.Score(head.Context, 1, 1, queries, ids, want)
+			if !slices.Equal(got[0], want[0]) || !slices.Equal(got[1], want[1]) {
+				t.Errorf("%v: a reader's scores differ", dtype)
+			}
+		}
+		read(2230)
+		row := make([]float32, dim)
+		if reader.Key(705, row); !slices.Equal(row, keys[705]) {
+			t.Errorf("%v: key 705 is %v, want %v", dtype, row, keys[705])
+		}
+		if err := head.Context.Reserve(2000); err != nil {
+			t.Fatal(err)
+		}
+		key, value := vector(r, dim), vector(r, dim)
+		for p := 2230; p < 4230; p++ {
+			head.Context.Put(1, 1, p, key, value)
+		}
+		head.Context.Commit(2000)
+		reader.Reset(head)
+		read(4230)
+		reader.Value(4000, row)
+		for j := range row {
+			if math.Abs(float64(row[j]-value[j])) > .01*math.Abs(float64(value[j])) {
+				t.Fatalf("%v: value 4000 is %v, want %v", dtype, row, value)
+			}
+		}
+		ids := []uint32{3, 650, 2229, 700, 4000}
+		if n := testing.AllocsPerRun(10, func() {
+			reader.Reset(head)
+			reader.Score(queries, ids, [][]float32{norms, out})
+		}); n > 1 {
+			t.Errorf("%v allocations a call", n)
+		}
+	}
+}
