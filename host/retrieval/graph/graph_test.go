@@ -108,13 +108,14 @@ func TestRecall(t *testing.T) {
 		p              synth.Params
 		beam           int
 		recall, scored float64 // at least, at most
-		long           bool
+		short          bool
 	}{
+		{synth.Params{Keys: 2048, Dim: 32, Group: 2, Hard: true, Prefill: 500}, 150, .97, .6, true},
 		{synth.Params{Keys: 16384, Dim: 64, Group: 2, Hard: true, Prefill: 4096}, 200, .97, .17, false},
-		{synth.Params{Keys: 16384, Dim: 128, Group: 1, Prefill: 8192}, 200, .97, .17, false},
-		{synth.Params{Keys: 131072, Dim: 128, Group: 1, Hard: true, Prefill: 32768}, 200, .92, .03, true},
+		{synth.Params{Keys: 16384, Dim: 128, Group: 1, Prefill: 8192}, 200, .98, .1, false},
+		{synth.Params{Keys: 131072, Dim: 128, Group: 1, Hard: true, Prefill: 32768}, 200, .92, .03, false},
 	} {
-		if c.long && os.Getenv("RA_LONG") == "" || !c.long && testing.Short() && c.p.Dim == 128 {
+		if testing.Short() && !c.short || c.p.Keys > 1<<16 && os.Getenv("RA_LONG") == "" {
 			continue
 		}
 		c.p.Decode, c.p.Seed = 100, 3
@@ -241,8 +242,11 @@ func TestForks(t *testing.T) {
 // Recall holds while tokens are appended, among all keys and among the new
 // ones alone; all stay reachable.
 func TestInsertKeepsRecall(t *testing.T) {
-	const keys, more = 8192, 2048
-	s := newSet(t, synth.Params{Keys: keys, Dim: 64, Group: 1, Hard: true, Prefill: 4096, Decode: more, Seed: 6})
+	keys, more := 8192, 2048
+	if testing.Short() {
+		keys, more = 2048, 512
+	}
+	s := newSet(t, synth.Params{Keys: keys, Dim: 64, Group: 1, Hard: true, Prefill: keys / 2, Decode: more, Seed: 6})
 	s.Test = s.Test[:150*s.Dim]
 	g := s.build(t, all(keys), BuildParams{})
 	defer g.Close()
@@ -274,7 +278,7 @@ func TestInsertKeepsRecall(t *testing.T) {
 	for i := range 150 {
 		x.Search(s.Test[i*s.Dim:(i+1)*s.Dim], SearchParams{Beam: 150}, nil, ids, scores)
 		for _, id := range exact[i*50 : (i+1)*50] {
-			if id >= keys {
+			if int(id) >= keys {
 				want++
 				if slices.Contains(ids, id) {
 					found++

@@ -110,7 +110,7 @@ func TestLoadRefuses(t *testing.T) {
 			t.Errorf("%v, want %q", err, c.text)
 		}
 	}
-	for at := range data { // any damaged byte
+	for at := 0; at < len(data); at += 1 + at/1000 { // any damaged byte
 		b := slices.Clone(data)
 		b[at] ^= 1 << (at % 8)
 		if x, err := Load(s.mem, 3000, bytes.NewReader(b)); x != nil || err == nil {
