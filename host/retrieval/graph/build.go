@@ -20,7 +20,7 @@ type BuildParams struct {
 	Degree     int // links a node: 32
 	Neighbours int // keys that are found exactly for each query: 100
 	Candidates int // keys that are considered for a node's links: 256
-	Entries    int // nodes where every search begins: 64
+	Entries    int // nodes where every search begins: 128
 	Beam       int // of the searches that place what no query found: 64
 	// Progress, when not nil, is told how much of a stage is done. Calls come
 	// one at a time.
@@ -31,7 +31,7 @@ func (p BuildParams) withDefaults() BuildParams {
 	p.Degree = cmp.Or(p.Degree, 32)
 	p.Neighbours = cmp.Or(p.Neighbours, 100)
 	p.Candidates = cmp.Or(p.Candidates, 256)
-	p.Entries = cmp.Or(p.Entries, 64)
+	p.Entries = cmp.Or(p.Entries, 128)
 	p.Beam = cmp.Or(p.Beam, 64)
 	return p
 }
@@ -146,6 +146,9 @@ func (b *builder) build(ctx context.Context, queries kernel.Rows) error {
 	}
 	return b.connect(ctx)
 }
+
+// norm returns the norm of a node's key.
+func (b *builder) norm(id uint32) float32 { return b.norms[id-uint32(b.first())] }
 
 // report tells of progress.
 func (b *builder) report(stage string, done, total int) {
@@ -272,7 +275,8 @@ const mostQueries = 512
 func (b *builder) project(ctx context.Context) error {
 	type scratch struct {
 		together []float32 // queries that found the row too
-		rows     []uint32
+		rows     []uint32  // of which together is not 0
+		weights  []float32
 		best     *kernel.TopK
 		ids      []uint32
 		scores   []float32
@@ -282,8 +286,12 @@ func (b *builder) project(ctx context.Context) error {
 	for i := range scratches {
 		scratches[i] = &scratch{
 			together: make([]float32, b.n), best: kernel.NewTopK(b.p.Candidates),
-			ids: make([]uint32, b.p.Candidates), scores: make([]float32, b.p.Candidates), pruner: b.newPruner(),
+			ids: make([]uint32, b.p.Candidates), scores: make([]float32, b.p.Candidates), pruner: newPruner(b.ix, b.head, b.p.Candidates, b.norm),
 		}
+	}
+	rarity := make([]float32, b.n)
+	for row := range rarity {
+		rarity[row] = float32(1 / math.Sqrt(float64(len(b.found.of(uint32(row))))))
 	}
 	isEntry := make([]bool, b.n)
 	for _, id := range b.entries {
@@ -307,14 +315,19 @@ func (b *builder) project(ctx context.Context) error {
 			s.best.Reset(b.p.Candidates)
 			for _, other := range s.rows {
 				// An entry needs no links to it.
-				if int(other) != row && !isEntry[other] {
-					weight := s.together[other] / float32(math.Sqrt(float64(len(b.found.of(other)))))
-					s.best.PushList([]uint32{other + uint32(b.first())}, []float32{weight})
-				}
+				weight := s.together[other] * rarity[other]
 				s.together[other] = 0
+				if int(other) != row && !isEntry[other] {
+					s.weights = append(s.weights, weight)
+					s.rows[len(s.weights)-1] = other
+				}
 			}
-			s.rows = s.rows[:0]
+			s.best.PushList(s.rows[:len(s.weights)], s.weights)
+			s.rows, s.weights = s.rows[:0], s.weights[:0]
 			n := s.best.Take(s.ids, s.scores)
+			for j := range s.ids[:n] {
+				s.ids[j] += uint32(b.first())
+			}
 			fill(links[row*b.degree:(row+1)*b.degree], s.prune(uint32(row+b.first()), s.ids[:n], b.mostLinks()))
 			if row%block == 0 {
 				b.report("links", row, b.n)
@@ -343,7 +356,7 @@ func (b *builder) reverse(ctx context.Context) error {
 	}
 	scratches := make([]*scratch, b.workers)
 	for i := range scratches {
-		scratches[i] = &scratch{pruner: b.newPruner()}
+		scratches[i] = &scratch{pruner: newPruner(b.ix, b.head, b.p.Candidates, b.norm)}
 	}
 	return par.Do(ctx, b.workers, b.n, func(w, row int) {
 		back := from[start[row]:start[row+1]]
@@ -386,8 +399,7 @@ func (b *builder) placeRest(ctx context.Context) error {
 			}
 		}
 	}
-	in := newInserter(b.Graph, b.ix, b.head, b.p.Beam, b.workers)
-	in.norm = func(id uint32) float32 { return b.norms[id-uint32(b.first())] }
+	in := newInserter(b.Graph, b.ix, b.head, b.p.Beam, b.workers, b.norm)
 	in.most = restLinks
 	in.join = func(from, to uint32) (bool, error) {
 		if len(b.Links(from)) >= b.degree-1 {

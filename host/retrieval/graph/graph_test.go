@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -485,6 +486,58 @@ func TestFine(t *testing.T) {
 	}
 	if n := g.Reachable(); n != 3000 || made < 1000 {
 		t.Errorf("%d reached after %d links", n, made)
+	}
+}
+
+// A graph can be made link by link, in a strategy's own way: here each node
+// from a sample of others.
+func TestLinker(t *testing.T) {
+	s := small(t)
+	g, err := New(s.mem, all(1000), 16)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	if err := g.SetEntries([]uint32{0}); err != nil {
+		t.Fatal(err)
+	}
+	l := NewLinker(g, s.ix, s.head)
+	r := rand.New(rand.NewPCG(9, 9))
+	for id := uint32(1); id < 1000; id++ {
+		candidates := []uint32{id, id - 1, id - 1, 1000}
+		for range 100 {
+			candidates = append(candidates, uint32(r.IntN(int(id))))
+		}
+		if err := l.Link(id, candidates); err != nil {
+			t.Fatal(err)
+		}
+		links := g.Links(id)
+		if len(links) == 0 || len(links) > 15 || slices.Contains(links, id) {
+			t.Fatalf("links of %d: %v", id, links)
+		}
+		// The nearest candidate by cosine is linked, and back.
+		key, other := make([]float32, s.Dim), make([]float32, s.Dim)
+		reader := s.ix.Reader(s.head)
+		reader.Key(id, key)
+		best, at := float32(-2), uint32(0)
+		for _, c := range candidates[1:] {
+			if c < id {
+				reader.Key(c, other)
+				cos := kernel.Dot(key, other) / float32(math.Sqrt(float64(kernel.Dot(key, key))*float64(kernel.Dot(other, other))))
+				if cos > best {
+					best, at = cos, c
+				}
+			}
+		}
+		if !slices.Contains(links, at) {
+			t.Fatalf("node %d is not linked with the nearest, %d", id, at)
+		}
+	}
+	if n := g.Reachable(); n < 990 {
+		t.Errorf("%d reached", n)
+	}
+	if err := l.Link(1000, nil); !errors.Is(err, ErrNode) {
+		t.Error(err)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/retrievalattention/ra/host/compute"
-	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/retrieval/internal/par"
 )
@@ -39,7 +38,7 @@ func (g *Graph) Insert(ctx context.Context, ix compute.Indexer, head compute.Hea
 	for id := r.Lo; id < r.Hi; id++ {
 		ids = append(ids, uint32(id))
 	}
-	in := newInserter(g, ix, head, p.Beam, min(par.Workers(), (len(ids)+15)/16))
+	in := newInserter(g, ix, head, p.Beam, min(par.Workers(), (len(ids)+15)/16), nil)
 	in.join, in.most, in.surely = g.Link, g.degree, true
 	return in.insert(ctx, ids)
 }
@@ -49,7 +48,6 @@ type inserter struct {
 	g       *Graph
 	beam    int
 	workers []insertWorker
-	norm    func(id uint32) float32 // nil: from the keys
 	join    func(from, to uint32) (bool, error)
 	most    int  // links to a node
 	surely  bool // each node must have one
@@ -63,7 +61,9 @@ type insertWorker struct {
 	scores []float32
 }
 
-func newInserter(g *Graph, ix compute.Indexer, head compute.Head, beam, workers int) *inserter {
+// newInserter returns an inserter; norm gives the norms of keys, nil where
+// they are not kept.
+func newInserter(g *Graph, ix compute.Indexer, head compute.Head, beam, workers int, norm func(id uint32) float32) *inserter {
 	in := &inserter{g: g, beam: beam, workers: make([]insertWorker, max(workers, 1))}
 	for i := range in.workers {
 		w := &in.workers[i]
@@ -71,17 +71,7 @@ func newInserter(g *Graph, ix compute.Indexer, head compute.Head, beam, workers 
 		w.searcher.Open(g, head)
 		w.query = make([]float32, head.Dim())
 		w.found, w.scores = make([]uint32, beam), make([]float32, beam)
-		w.pruner = pruner{reader: ix.Reader(head), most: math.MaxInt, key: [1][]float32{make([]float32, head.Dim())}}
-		// A graph that grows keeps no norms: they are computed as they are
-		// needed.
-		key := make([]float32, head.Dim())
-		w.norm = func(id uint32) float32 {
-			if in.norm != nil {
-				return in.norm(id)
-			}
-			w.reader.Key(id, key)
-			return float32(math.Sqrt(float64(kernel.Dot(key, key))))
-		}
+		w.pruner = newPruner(ix, head, math.MaxInt, norm)
 	}
 	return in
 }
@@ -182,4 +172,38 @@ func (g *Graph) attach(id uint32) error {
 		}
 	}
 	return fmt.Errorf("graph: no node left to link node %d from", id)
+}
+
+// Linker makes links by pruning, for strategies that find the candidates
+// themselves. It is for one goroutine at a time, and writes its graph.
+type Linker struct {
+	g *Graph
+	p pruner
+}
+
+// NewLinker returns a linker of g, whose nodes are tokens of the given head.
+func NewLinker(g *Graph, ix compute.Indexer, head compute.Head) *Linker {
+	return &Linker{g: g, p: newPruner(ix, head, math.MaxInt, nil)}
+}
+
+// Link replaces the links of node id by at most Degree-1 of its candidates,
+// near ones that point in different directions, and links back from each
+// where that costs no node its way in (see [Graph.Link]). Candidates that are
+// no nodes, the node itself and repetitions are passed over.
+func (l *Linker) Link(id uint32, candidates []uint32) error {
+	if !l.g.Has(id) {
+		return fmt.Errorf("%w: %d", ErrNode, id)
+	}
+	cands := slices.DeleteFunc(slices.Clone(candidates), func(c uint32) bool { return c == id || !l.g.Has(c) })
+	slices.Sort(cands)
+	links := slices.Clone(l.p.prune(id, slices.Compact(cands), max(l.g.degree-1, 1)))
+	if err := l.g.set(id, links); err != nil {
+		return err
+	}
+	for _, from := range links {
+		if _, err := l.g.Link(from, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -2,9 +2,11 @@ package graph
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"github.com/retrievalattention/ra/host/compute"
+	"github.com/retrievalattention/ra/host/kernel"
 )
 
 // pruner chooses links: near ones that point in different directions. It is
@@ -21,9 +23,19 @@ type pruner struct {
 	left   []uint32
 }
 
-func (b *builder) newPruner() pruner {
-	norm := func(id uint32) float32 { return b.norms[id-uint32(b.first())] }
-	return pruner{reader: b.ix.Reader(b.head), norm: norm, most: b.p.Candidates, key: [1][]float32{make([]float32, b.head.Dim())}}
+// newPruner returns a pruner that looks at most at so many candidates. norm
+// gives the norms of keys; nil where they are not kept and must be computed.
+func newPruner(ix compute.Indexer, head compute.Head, most int, norm func(id uint32) float32) pruner {
+	p := pruner{reader: ix.Reader(head), norm: norm, most: most}
+	p.key[0] = make([]float32, head.Dim())
+	if norm == nil {
+		reader, key := p.reader, make([]float32, head.Dim())
+		p.norm = func(id uint32) float32 {
+			reader.Key(id, key)
+			return float32(math.Sqrt(float64(kernel.Dot(key, key))))
+		}
+	}
+	return p
 }
 
 // near writes the cosines between key id and the keys ids, times the norm of

@@ -112,7 +112,9 @@ func (s *Searcher) offer() {
 	s.reader.Score(s.query[:], s.ids, s.out[:])
 	s.scored += n
 	for i, id := range s.ids {
-		s.beam.offer(s.scores[i], id)
+		if least := s.beam.least; !(s.scores[i] < least) { // most are; a NaN is not
+			s.beam.offer(s.scores[i], id)
+		}
 	}
 }
 
@@ -164,7 +166,8 @@ func (s *Searcher) Search(query []float32, p SearchParams, seeds []uint32, ids [
 type beam struct {
 	items []item
 	n     int
-	at    int // all before it were followed
+	at    int     // all before it were followed
+	least float32 // that a score must have to enter
 }
 
 type item struct {
@@ -179,6 +182,7 @@ func (b *beam) reset(width int) {
 		b.items = make([]item, width)
 	}
 	b.items, b.n, b.at = b.items[:width], 0, 0
+	b.least = float32(math.Inf(-1))
 }
 
 // offer inserts a node that is not in the beam, when it is good enough. A NaN
@@ -205,6 +209,9 @@ func (b *beam) offer(score float32, id uint32) {
 	b.items[lo] = item{score, id}
 	b.n++
 	b.at = min(b.at, lo)
+	if b.n == len(b.items) {
+		b.least = b.items[b.n-1].score
+	}
 }
 
 func better(score float32, id uint32, than item) bool {
