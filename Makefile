@@ -25,7 +25,7 @@ test: ## run the tests (a few minutes)
 test-race: ## run the tests of the concurrent packages under the race detector
 	@if command -v $${CC:-cc} >/dev/null 2>&1; then \
 		echo "$(GO) test -race (concurrent packages)"; \
-		CGO_ENABLED=1 $(GO) test -race -short ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine ./host/plugin/...; \
+		CGO_ENABLED=1 $(GO) test -race -short ./host/sched ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine ./host/plugin/...; \
 	else \
 		echo "skipped: test-race needs a C compiler, and none is installed"; \
 	fi
@@ -56,15 +56,19 @@ check: ## formatting, vet, lint, generated files current, cross-builds
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...
 	cd $(KERNEL_GEN) && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
-	GOOS=wasip1 GOARCH=wasm $(GO) vet ./sdk/go ./plugins/search/...
+	GOOS=wasip1 GOARCH=wasm $(GO) vet ./sdk/go ./plugins/search/... ./plugins/policy/...
 	@for p in $(PLATFORMS); do echo "build $$p"; GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -o /dev/null ./host/cmd/ra || exit 1; done
 	$(MAKE) --no-print-directory generated
 
 .PHONY: generated
 generated: generate ## fail when generated files are not current
-	@git diff --exit-code --stat -- plugins/dist 'host/kernel/*_amd64.*' || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
+	@git diff --exit-code --stat -- plugins/dist sdk 'host/kernel/*_amd64.*' || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
 
-generate: plugins kernels ## rebuild all generated files
+generate: abi plugins kernels ## rebuild all generated files
+
+.PHONY: abi
+abi: ## rebuild what follows from the plugin ABI's description
+	$(GO) run ./sdk/abi/gen
 
 plugins: ## rebuild the built-in plugins under plugins/dist
 	GO=$(GO) ./plugins/build.sh

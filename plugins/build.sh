@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 GOTOOLCHAIN=$(cat go-version)
 export GOTOOLCHAIN
 out=$(mkdir -p "${1:-dist}" && cd "${1:-dist}" && pwd)
-for dir in search/*/; do
+for dir in search/*/ policy/*/; do
 	name=$(basename "$dir")
 	GOOS=wasip1 GOARCH=wasm GOWASM= GOEXPERIMENT= GOFLAGS= GOWORK=off CGO_ENABLED=0 \
 		"${GO:-go}" build -buildmode=c-shared -trimpath -buildvcs=false \

@@ -25,7 +25,7 @@ import (
 
 func main() {
 	ra := flag.String("ra", "bin/ra", "the ra program")
-	tokens := flag.Int("tokens", 8192, "least tokens of the document")
+	tokens := flag.Int("tokens", 32768, "least tokens of the document")
 	keys := flag.Int("keys", 1, "needles in the document; one is asked for")
 	seed := flag.Uint64("seed", 1, "seed of the document")
 	dir := flag.String("dir", filepath.Join(".cache", "demo"), "folder for the document")

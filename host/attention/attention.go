@@ -8,6 +8,7 @@ import (
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/retrieval"
+	"github.com/retrievalattention/ra/host/sched"
 )
 
 // Stats counts what one or more calls read. Sums are over query heads.
@@ -70,17 +71,26 @@ func (l *Layer) Step(ctx context.Context, view *kv.View, layer, pos int, queries
 		Attended: int64(l.heads) * int64(view.Count(layer, kv.Static)),
 		Context:  int64(l.heads) * int64(view.Len()),
 	}
-	static := make(chan error, 1)
-	go func() { static <- l.backend.AttendStatic(view, layer, queries, l.static) }()
-	scored, attended, err := l.retrieve(ctx, view, layer, pos, queries)
-	if e := <-static; err == nil {
-		err = e
+	var static, found error
+	parts := 2 // the search first: whoever is done with the static part helps it
+	if l.topK == 0 || view.Count(layer, kv.Indexed) == 0 {
+		parts = 1
 	}
-	if err != nil {
-		return Stats{}, err
+	err := sched.Run(ctx, parts, 0, func(i int, _ []float32) {
+		if i == parts-1 {
+			static = l.backend.AttendStatic(view, layer, queries, l.static)
+			return
+		}
+		var scored, attended int64
+		scored, attended, found = l.retrieve(ctx, view, layer, pos, queries)
+		stats.KeysScored += scored
+		stats.Attended += attended
+	})
+	for _, e := range []error{found, static, err} {
+		if e != nil {
+			return Stats{}, e
+		}
 	}
-	stats.KeysScored += scored
-	stats.Attended += attended
 	d := len(out) / l.heads
 	for h := range l.heads {
 		l.static[h].Merge(&l.found[h])
@@ -91,9 +101,6 @@ func (l *Layer) Step(ctx context.Context, view *kv.View, layer, pos int, queries
 
 // retrieve searches the layer's indexed tokens and attends to what was found.
 func (l *Layer) retrieve(ctx context.Context, view *kv.View, layer, pos int, queries []float32) (scored, attended int64, err error) {
-	if l.topK == 0 || view.Count(layer, kv.Indexed) == 0 {
-		return 0, 0, nil
-	}
 	if l.strategy == nil {
 		return 0, 0, fmt.Errorf("layer %d has indexed tokens but no search strategy", layer)
 	}
@@ -110,6 +117,10 @@ func (l *Layer) retrieve(ctx context.Context, view *kv.View, layer, pos int, que
 		}
 		l.ids[h], l.bias[h] = hits.IDs, hits.Bias
 		attended += int64(len(hits.IDs))
+		d := l.call.Dim()
+		for j, logit := range hits.Summaries.Logits {
+			l.found[h].Add(logit+hits.Summaries.LogMults[j], hits.Summaries.Values[j*d:(j+1)*d])
+		}
 	}
 	return l.result.KeysScored, attended, l.backend.AttendHits(view, layer, queries, l.ids, l.bias, l.found)
 }

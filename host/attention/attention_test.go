@@ -34,7 +34,7 @@ func (c *chosen) Search(_ context.Context, call *retrieval.Call, res *retrieval.
 }
 
 // The merged output equals the softmax in f64 over the union of static and
-// retrieved tokens, biases included, for any split of the tokens, empty sets
+// retrieved tokens and summaries, biases included, for any split of the tokens, empty sets
 // and logits up to +-1e4 among them.
 func TestStepIsTheSoftmaxOverTheUnion(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
@@ -82,6 +82,13 @@ func TestStepIsTheSoftmaxOverTheUnion(t *testing.T) {
 			if h%2 == 0 {
 				hits[h].Bias = nil
 			}
+			for range r.IntN(3) {
+				value := make([]float32, dim)
+				for i := range value {
+					value[i] = float32(r.NormFloat64())
+				}
+				hits[h].Summaries.Add(float32(r.NormFloat64()*scale), float32(r.NormFloat64()*3), value)
+			}
 		}
 		layer := attention.NewLayer(backend, &chosen{hits: hits}, n, heads, dim)
 		out := make([]float32, heads*dim)
@@ -115,6 +122,12 @@ func TestStepIsTheSoftmaxOverTheUnion(t *testing.T) {
 					add(int(id), bias)
 				}
 				attended += len(logits)
+				if view.Count(0, kv.Indexed) > 0 {
+					for j, logit := range hits[h].Summaries.Logits {
+						logits = append(logits, float64(logit)+float64(hits[h].Summaries.LogMults[j]))
+						rows = append(rows, hits[h].Summaries.Values[j*dim:(j+1)*dim])
+					}
+				}
 				want, lim := softmax(logits, rows, dim), 1e-4
 				if scale == 1e4 {
 					lim = 2e-2 // f32 logits of 1e4 are 1e-3 apart

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"runtime"
 	"sync"
-	"sync/atomic"
 
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
+	"github.com/retrievalattention/ra/host/sched"
 )
 
 // NewCPU returns the CPU backend. It uses up to GOMAXPROCS cores a call.
@@ -37,29 +36,11 @@ func (c *cpu) borrow(n int) *[]float32 {
 
 func (c *cpu) put(b *[]float32) { c.scratch.Put(b) }
 
-// parallel calls f(i, scratch) for i in [0, n) on up to GOMAXPROCS
-// goroutines, each with its own scratch of the given length, and stops early
-// when ctx ends.
+// parallel calls f(i, scratch) for i in [0, n) on up to GOMAXPROCS cores,
+// each with its own scratch of the given length, and stops early when ctx
+// ends.
 func (c *cpu) parallel(ctx context.Context, n, scratch int, f func(i int, scratch []float32)) error {
-	var next atomic.Int64
-	work := func() {
-		b := c.borrow(scratch)
-		defer c.put(b)
-		for ctx.Err() == nil {
-			i := int(next.Add(1)) - 1
-			if i >= n {
-				return
-			}
-			f(i, *b)
-		}
-	}
-	var wg sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), n) - 1 {
-		wg.Go(work)
-	}
-	work()
-	wg.Wait()
-	return ctx.Err()
+	return sched.Run(ctx, n, scratch, f)
 }
 
 // linear computes out = x W^T for n rows of x, split over blocks of outputs
@@ -215,16 +196,21 @@ func (m *cpuModel) project(ctx context.Context, s *cpuStream, layer, first int, 
 			return err
 		}
 	}
-	return m.parallel(ctx, s.n, d, func(i int, scratch []float32) {
+	const block = 16 // tokens
+	return m.parallel(ctx, (s.n+block-1)/block, d, func(i int, scratch []float32) {
 		cos, sin := scratch[:d/2], scratch[d/2:d]
-		kernel.RoPETable(first+i, w.InvFreq, cos, sin)
-		for j := range w.Heads {
-			kernel.RoPE(queries[(i*w.Heads+j)*d:][:d], cos, sin)
+		lo, hi := i*block, min((i+1)*block, s.n)
+		for t := lo; t < hi; t++ {
+			kernel.RoPETable(first+t, w.InvFreq, cos, sin)
+			for j := range w.Heads {
+				kernel.RoPE(queries[(t*w.Heads+j)*d:][:d], cos, sin)
+			}
+			for j := range w.KVHeads {
+				kernel.RoPE(k[t*kd+j*d:][:d], cos, sin)
+			}
 		}
 		for j := range w.KVHeads {
-			key := k[(i*w.KVHeads+j)*d:][:d]
-			kernel.RoPE(key, cos, sin)
-			kvc.Put(layer, j, first+i, key, v[(i*w.KVHeads+j)*d:][:d])
+			kvc.PutRows(layer, j, first+lo, hi-lo, kd, k[lo*kd+j*d:], v[lo*kd+j*d:])
 		}
 	})
 }

@@ -93,19 +93,23 @@ func (l *lister) reset(kvc *kv.Context, layer, head int) {
 }
 
 // each calls f for runs ids[lo:hi] that lie in one segment, with their rows.
+// In the first segment, where a document's tokens are, ids are rows.
 func (l *lister) each(ids []uint32, f func(seg kv.Segment, rows []uint32, lo, hi int)) {
 	for lo := 0; lo < len(ids); {
 		seg := l.find(int(ids[lo]))
-		l.rows = l.rows[:0]
 		hi := lo
-		for ; hi < len(ids); hi++ {
-			row := int(ids[hi]) - seg.Start
-			if row < 0 || row >= seg.Keys.N {
-				break
-			}
-			l.rows = append(l.rows, uint32(row))
+		for hi < len(ids) && int(ids[hi]) >= seg.Start && int(ids[hi]) < seg.Start+seg.Keys.N {
+			hi++
 		}
-		f(seg, l.rows, lo, hi)
+		rows := ids[lo:hi]
+		if seg.Start > 0 {
+			l.rows = l.rows[:0]
+			for _, id := range rows {
+				l.rows = append(l.rows, id-uint32(seg.Start))
+			}
+			rows = l.rows
+		}
+		f(seg, rows, lo, hi)
 		lo = hi
 	}
 }

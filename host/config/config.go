@@ -33,7 +33,7 @@ type Model struct {
 	Device       string `toml:"device" doc:"auto or cpu"`
 	KVDType      string `toml:"kv_dtype" doc:"stored keys and values: bf16, f16 or f32"`
 	MaxContext   int    `toml:"max_context" doc:"most tokens of prompt and answer together; 0: what the model was made for"`
-	CPUMemoryMiB int    `toml:"cpu_memory_mib" doc:"most memory for keys and values; 0: no limit"`
+	CPUMemoryMiB int    `toml:"cpu_memory_mib" doc:"most memory for keys, values, indexes and kept queries; 0: no limit"`
 }
 
 // Attention chooses what a decode step attends to.
@@ -53,16 +53,10 @@ type Choice struct {
 	Params map[string]any `toml:"params"`
 }
 
-// Policy places tokens.
+// Policy chooses a placement policy and its parameters.
 type Policy struct {
-	Plugin string       `toml:"plugin" doc:"placement policy: sinkwindow"`
-	Params PolicyParams `toml:"params"`
-}
-
-// PolicyParams are the parameters of the sinkwindow policy.
-type PolicyParams struct {
-	Sink   int `toml:"sink" doc:"first tokens that stay in the static set"`
-	Window int `toml:"window" doc:"last tokens that stay in the static set, at least 1"`
+	Plugin string         `toml:"plugin" doc:"placement policy: a built-in plugin or the name of a [[plugin]]"`
+	Params map[string]any `toml:"params"`
 }
 
 // Generate sets how answers are sampled.
@@ -77,7 +71,7 @@ type Generate struct {
 // Plugin declares a plugin file.
 type Plugin struct {
 	Name      string `toml:"name"`
-	Kind      string `toml:"kind"`       // "search"
+	Kind      string `toml:"kind"`       // "search" or "policy"
 	Runtime   string `toml:"runtime"`    // "wasm"
 	Path      string `toml:"path"`       // empty: the built-in plugin of that name
 	SHA256    string `toml:"sha256"`     // checked when set
@@ -93,6 +87,7 @@ type Limits struct {
 	SearchTimeout time.Duration `toml:"search_timeout"`
 	BuildTimeout  time.Duration `toml:"build_timeout"`
 	Fuel          int64         `toml:"fuel"` // units a call
+	Work          int64         `toml:"work"` // multiply-adds of the kernels a call
 }
 
 // Default returns the configuration without file, environment and flags.
@@ -102,7 +97,7 @@ func Default() Config {
 		Model:     Model{Device: "auto", KVDType: "bf16"},
 		Attention: Attention{Mode: "retrieval", Budget: Budget{TopK: 100}},
 		Search:    Choice{Plugin: "flat"},
-		Policy:    Policy{Plugin: "sinkwindow", Params: PolicyParams{Sink: 128, Window: 512}},
+		Policy:    Policy{Plugin: "sinkwindow"},
 		Generate:  Generate{MaxTokens: 64, TopP: 1},
 	}
 }
@@ -135,9 +130,9 @@ func (c *Config) Validate() error {
 	if c.Search.Plugin == "" {
 		bad("search.plugin", "names no plugin")
 	}
-	oneOf("policy.plugin", c.Policy.Plugin, "sinkwindow")
-	least("policy.params.sink", c.Policy.Params.Sink, 0)
-	least("policy.params.window", c.Policy.Params.Window, 1)
+	if c.Policy.Plugin == "" {
+		bad("policy.plugin", "names no plugin")
+	}
 	least("generate.max_tokens", c.Generate.MaxTokens, 1)
 	if t := c.Generate.Temperature; !(t >= 0 && t <= 100) {
 		bad("generate.temperature", "%v is outside 0 to 100", t)
@@ -159,7 +154,7 @@ func (c *Config) Validate() error {
 			bad(key, "is declared twice")
 		}
 		names[p.Name] = true
-		oneOf(key+".kind", p.Kind, "search")
+		oneOf(key+".kind", p.Kind, "search", "policy")
 		oneOf(key+".runtime", p.Runtime, "wasm")
 		oneOf(key+".on_failure", p.OnFailure, "fallback", "fail")
 		least(key+".instances", p.Instances, 0)
@@ -167,7 +162,7 @@ func (c *Config) Validate() error {
 		if p.Limits.MemoryMiB > 4096 {
 			bad(key+".limits.memory_mib", "%d is above 4096, the most that a wasm module can address", p.Limits.MemoryMiB)
 		}
-		if p.Limits.SearchTimeout < 0 || p.Limits.BuildTimeout < 0 || p.Limits.Fuel < 0 {
+		if p.Limits.SearchTimeout < 0 || p.Limits.BuildTimeout < 0 || p.Limits.Fuel < 0 || p.Limits.Work < 0 {
 			bad(key+".limits", "must not be negative")
 		}
 		if n := len(p.SHA256); n != 0 && n != 64 {

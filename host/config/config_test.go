@@ -75,7 +75,7 @@ func TestShippedFileIsTheDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.Search.Params = nil // an empty table there
+	r.Search.Params, r.Policy.Params = nil, nil // empty tables there
 	if want := Default(); !reflect.DeepEqual(r.Config, want) {
 		t.Errorf("raconfig.toml resolves to\n%+v\nwant the defaults\n%+v", r.Config, want)
 	}
@@ -119,12 +119,13 @@ func TestPrecedence(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if p := r.Policy.Params; !reflect.DeepEqual(p, map[string]any{"sink": int64(1), "window": "2"}) {
+		t.Errorf("policy.params = %v", p)
+	}
 	for key, want := range map[string]struct {
 		value  int
 		origin Origin
 	}{
-		"policy.params.sink":     {1, FromFile},
-		"policy.params.window":   {2, FromEnv},
 		"attention.budget.top_k": {3, FromFlag},
 		"generate.max_tokens":    {64, FromDefault},
 	} {

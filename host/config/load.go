@@ -40,8 +40,8 @@ type Source struct {
 	File string
 	// Environ is the environment, in the form of os.Environ.
 	Environ []string
-	// Flags maps key paths ("search.plugin") to values in the spelling of
-	// the environment.
+	// Flags maps key paths ("search.plugin", "search.params.bits") to values
+	// in the spelling of the environment.
 	Flags map[string]string
 }
 
@@ -53,6 +53,23 @@ type Resolved struct {
 	// sets no key which one may have been meant.
 	Ignored []string
 	origins map[string]Origin // by key path; absent means default
+	text    string            // of the file
+}
+
+// Where says where a plugin's parameter, such as "policy.params.sink", was
+// set: a line of the file, an environment variable or a flag; empty when
+// nowhere.
+func (r *Resolved) Where(key string) string {
+	table, name, _ := strings.Cut(key, ".params.")
+	switch _, ok := r.params(table)[name]; {
+	case !ok:
+		return ""
+	case r.Origin(key) == FromEnv:
+		return envName(key)
+	case r.Origin(key) == FromFlag:
+		return "flag for " + key
+	}
+	return fmt.Sprintf("%s:%d", r.File, keyLine(r.text, strings.Split(key, ".")))
 }
 
 // Origin returns where the value of a key path came from.
@@ -88,6 +105,11 @@ func Load(s Source) (*Resolved, error) {
 			if err := r.set(f, v, FromFlag); err != nil {
 				return nil, fmt.Errorf("%w: flag for %s: %w", ErrInvalid, f.key, err)
 			}
+		}
+	}
+	for key, v := range s.Flags {
+		if table, name, ok := strings.Cut(key, ".params."); ok {
+			r.setParam(table, name, v, FromFlag)
 		}
 	}
 	if err := r.Validate(); err != nil {
@@ -126,7 +148,7 @@ func (r *Resolved) decode(file, text string) error {
 			r.origins[f.key] = FromFile
 		}
 	}
-	r.File = file
+	r.File, r.text = file, text
 	r.Model.Path = relativeTo(file, r.Model.Path)
 	for i := range r.Plugins {
 		p := &r.Plugins[i]
@@ -191,7 +213,7 @@ func (r *Resolved) known() []string {
 	for _, f := range scalars("plugin.", reflect.ValueOf(Plugin{})) {
 		keys = append(keys, f.key)
 	}
-	keys = append(keys, "search.params", "plugin")
+	keys = append(keys, "search.params", "policy.params", "plugin")
 	for _, k := range keys {
 		if i := strings.LastIndexByte(k, '.'); i > 0 {
 			keys = append(keys, k[:i])
@@ -257,6 +279,7 @@ func (r *Resolved) setEnv(environ []string) error {
 			if err := r.set(f, value, FromEnv); err != nil {
 				return fmt.Errorf("%w: environment variable %s: %w", ErrInvalid, name, err)
 			}
+		case r.setParamEnv(name, value):
 		case strings.HasPrefix(name, "RA_") && name != FileEnv && name != kernel.LevelEnv:
 			note := fmt.Sprintf("environment variable %s sets no key", name)
 			if near := nearest(name, names); near != "" {
@@ -266,6 +289,32 @@ func (r *Resolved) setEnv(environ []string) error {
 		}
 	}
 	return nil
+}
+
+// setParamEnv sets a plugin's parameter by a name such as
+// RA_SEARCH_PARAMS_BITS.
+func (r *Resolved) setParamEnv(name, value string) bool {
+	for _, table := range []string{"search", "policy"} {
+		if key, ok := strings.CutPrefix(name, envName(table+".params")+"_"); ok && key != "" {
+			r.setParam(table, strings.ToLower(key), value, FromEnv)
+			return true
+		}
+	}
+	return false
+}
+
+// setParam sets a parameter of the plugin that a table chooses. It stays
+// text: the plugin's declaration says what type it has.
+func (r *Resolved) setParam(table, name, value string, from Origin) {
+	params := &r.Search.Params
+	if table == "policy" {
+		params = &r.Policy.Params
+	}
+	if *params == nil {
+		*params = map[string]any{}
+	}
+	(*params)[name] = value
+	r.origins[table+".params."+name] = from
 }
 
 // keyLine returns the line on which a key is written, or the line of the
@@ -340,9 +389,7 @@ func (r *Resolved) Print() string {
 			dir, name = f.key[:i], f.key[i+1:]
 		}
 		if dir != table {
-			if table == "search" {
-				printParams(&b, r.Search.Params)
-			}
+			printParams(&b, table, r.params(table))
 			fmt.Fprintf(&b, "\n[%s]\n", dir)
 			table = dir
 		}
@@ -363,18 +410,29 @@ func (r *Resolved) Print() string {
 	return b.String()
 }
 
-// printParams writes the table search.params and those below it.
-func printParams(b *strings.Builder, params map[string]any) {
+// params returns the parameters of the plugin that a table chooses.
+func (r *Resolved) params(table string) map[string]any {
+	switch table {
+	case "search":
+		return r.Search.Params
+	case "policy":
+		return r.Policy.Params
+	}
+	return nil
+}
+
+// printParams writes the table TABLE.params and those below it.
+func printParams(b *strings.Builder, table string, params map[string]any) {
 	if len(params) == 0 {
 		return
 	}
-	text, err := toml.Marshal(map[string]any{"search": map[string]any{"params": params}})
+	text, err := toml.Marshal(map[string]any{table: map[string]any{"params": params}})
 	if err != nil {
-		fmt.Fprintf(b, "# search.params cannot be written: %v\n", err)
+		fmt.Fprintf(b, "# %s.params cannot be written: %v\n", table, err)
 		return
 	}
-	// The table [search] itself is written already.
-	fmt.Fprintf(b, "\n%s\n", strings.TrimSpace(strings.TrimPrefix(string(text), "[search]\n")))
+	// The table itself is written already.
+	fmt.Fprintf(b, "\n%s\n", strings.TrimSpace(strings.TrimPrefix(string(text), "["+table+"]\n")))
 }
 
 func tomlValue(v any) string {

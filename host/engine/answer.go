@@ -9,6 +9,9 @@ import (
 
 	"github.com/retrievalattention/ra/host/attention"
 	"github.com/retrievalattention/ra/host/kv"
+	"github.com/retrievalattention/ra/host/placement"
+	"github.com/retrievalattention/ra/host/retrieval"
+	"github.com/retrievalattention/ra/host/sched"
 )
 
 // Sampler chooses the next token from logits (one a vocabulary entry, which
@@ -79,6 +82,10 @@ func (d *Document) Answer(ctx context.Context, o AnswerOptions) (*Answer, error)
 	case len(d.tokens)+len(o.Question)+o.MaxTokens > d.engine.o.MaxContext:
 		return nil, d.engine.tooLong(len(d.tokens), len(o.Question)+o.MaxTokens)
 	}
+	if d.closed.Load() || !d.tenure.enter() {
+		return nil, fmt.Errorf("answer: %w", kv.ErrClosed)
+	}
+	defer d.tenure.leave()
 	kvc := d.kvc.Fork()
 	defer kvc.Close()
 	if err := kvc.Reserve(len(o.Question) + o.MaxTokens); err != nil {
@@ -86,7 +93,8 @@ func (d *Document) Answer(ctx context.Context, o AnswerOptions) (*Answer, error)
 	}
 	view = view.Fork(kvc)
 	defer view.Close()
-	s := newDecoder(d.engine, view, o.Mode)
+	defer sched.Enter()()
+	s := newDecoder(d.engine, d.tenure.strategy, view, o.Mode)
 	start := time.Now()
 	a, err := s.run(ctx, o)
 	if err != nil {
@@ -99,30 +107,24 @@ func (d *Document) Answer(ctx context.Context, o AnswerOptions) (*Answer, error)
 // decoder is the state of one answer.
 type decoder struct {
 	e       *Engine
+	search  retrieval.Strategy
 	view    *kv.View
-	outside kv.State // of tokens that leave the window
+	mode    Mode
+	prefill int // tokens of the document
+	placed  int // length of the view when the policy was last asked
 	layer   *attention.Layer
 	q, out  []float32 // [heads][head dim]
 	logits  []float32
 }
 
-func newDecoder(e *Engine, view *kv.View, mode Mode) *decoder {
+func newDecoder(e *Engine, search retrieval.Strategy, view *kv.View, mode Mode) *decoder {
 	spec := e.o.Model.Spec()
 	n := spec.Heads * spec.HeadDim
-	s := &decoder{
-		e: e, view: view,
-		layer: attention.NewLayer(e.o.Backend, e.o.Strategy, e.o.TopK, spec.Heads, spec.HeadDim),
+	return &decoder{
+		e: e, search: search, view: view, mode: mode, prefill: view.Len(), placed: view.Len(),
+		layer: attention.NewLayer(e.o.Backend, search, e.o.TopK, spec.Heads, spec.HeadDim),
 		q:     make([]float32, n), out: make([]float32, n), logits: make([]float32, spec.Vocab),
 	}
-	switch mode {
-	case Retrieval:
-		s.outside = kv.Indexed
-	case StaticSet:
-		s.outside = kv.Dropped
-	case Full:
-		s.outside = kv.Static
-	}
-	return s
 }
 
 func (s *decoder) run(ctx context.Context, o AnswerOptions) (*Answer, error) {
@@ -195,23 +197,23 @@ func (s *decoder) step(ctx context.Context, token int32, logits bool, a *Answer)
 	return nil
 }
 
-// slide moves the tokens that have left the window out of the static set, a
-// block at a time, and hands them to the search.
+// slide lets the policy move tokens out of the static set, when enough were
+// decoded since the last time, and hands the search what it may find from now
+// on.
 func (s *decoder) slide(ctx context.Context) error {
-	if s.outside == kv.Static {
+	if s.mode == Full || s.view.Len()-s.placed < placement.Every {
 		return nil
 	}
+	s.placed = s.view.Len()
 	for l := range s.e.o.Model.Spec().Layers {
-		r, ok := s.e.o.Window.leaving(s.view, l)
-		if !ok {
-			continue
+		indexed, err := s.e.place(ctx, &placement.Call{View: s.view, Layer: l, Prefill: s.prefill, Decoding: true}, s.mode)
+		if err != nil {
+			return err
 		}
-		s.view.Place(l, r, s.outside)
-		if s.outside != kv.Indexed {
-			continue
-		}
-		if err := s.e.o.Strategy.Append(ctx, s.view, l, r); err != nil {
-			return fmt.Errorf("append tokens [%d, %d) of layer %d to the index: %w", r.Lo, r.Hi, l, err)
+		for _, r := range indexed {
+			if err := s.search.Append(ctx, s.view, l, r); err != nil {
+				return fmt.Errorf("append tokens [%d, %d) of layer %d to the index: %w", r.Lo, r.Hi, l, err)
+			}
 		}
 	}
 	return nil

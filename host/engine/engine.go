@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/retrievalattention/ra/host/compute"
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
+	"github.com/retrievalattention/ra/host/placement"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
 
@@ -52,38 +54,36 @@ func joinModes() string {
 
 // Options configure an engine.
 type Options struct {
-	Model    compute.Model
-	Backend  compute.Backend
-	Strategy retrieval.Strategy // finds indexed tokens; needed for Retrieval
-	Memory   *kv.Allocator      // for keys and values; nil means without budget
-	DType    kernel.DType       // of keys and values
-	TopK     int                // most tokens retrieved a query head
-	// Window places tokens: the first Window.Sink and the last Window.Size
-	// are static.
-	Window     SinkWindow
-	MaxContext int // most tokens in context, question and answer included
+	Model      compute.Model
+	Backend    compute.Backend
+	Strategy   retrieval.Strategy // finds indexed tokens; needed for Retrieval
+	Memory     *kv.Allocator      // for keys, values and kept queries, and for the strategy; nil means without budget
+	DType      kernel.DType       // of keys and values
+	TopK       int                // most tokens retrieved a query head
+	Policy     placement.Policy   // places tokens, in all modes but Full
+	MaxContext int                // most tokens in context, question and answer included
 }
 
 // Engine runs one model. It is safe for concurrent use.
 type Engine struct {
-	o Options
+	o      Options
+	tenure atomic.Pointer[tenure] // of the search strategy
 }
 
 // New returns an engine.
 func New(o Options) (*Engine, error) {
 	switch {
-	case o.Model == nil || o.Backend == nil:
-		return nil, errors.New("engine needs a model and a backend")
+	case o.Model == nil || o.Backend == nil || o.Policy == nil:
+		return nil, errors.New("engine needs a model, a backend and a placement policy")
 	case o.TopK < 0:
 		return nil, fmt.Errorf("top-k is %d, must not be negative", o.TopK)
 	case o.MaxContext < 1:
 		return nil, fmt.Errorf("max context is %d, must be positive", o.MaxContext)
 	}
-	if err := o.Window.Validate(); err != nil {
-		return nil, err
-	}
 	if o.Memory == nil {
 		o.Memory = kv.NewAllocator(0)
 	}
-	return &Engine{o: o}, nil
+	e := &Engine{o: o}
+	e.tenure.Store(newTenure(o.Strategy))
+	return e, nil
 }

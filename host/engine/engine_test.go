@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -13,6 +14,7 @@ import (
 	"github.com/retrievalattention/ra/host/compute"
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
+	"github.com/retrievalattention/ra/host/placement"
 	"github.com/retrievalattention/ra/host/retrieval"
 	"github.com/retrievalattention/ra/host/retrieval/graph"
 	"github.com/retrievalattention/ra/host/retrieval/lists"
@@ -87,7 +89,7 @@ func testEngine(t *testing.T, heads, kvHeads int, change func(*Options)) *Engine
 	}
 	o := Options{
 		Model: model, Backend: backend, Strategy: retrieval.NewFlat(backend),
-		DType: kernel.F32, TopK: 20, Window: SinkWindow{Sink: 4, Size: 16}, MaxContext: 4096,
+		DType: kernel.F32, TopK: 20, Policy: placement.SinkWindow{Sink: 4, Window: 16}, MaxContext: 4096,
 	}
 	if change != nil {
 		change(&o)
@@ -209,6 +211,27 @@ func TestIndexesEqualFull(t *testing.T) {
 		}
 		if err := d.Close(); err != nil || mem.Used() != 0 {
 			t.Errorf("%s: %v, %d bytes left", name, err, mem.Used())
+		}
+	}
+}
+
+// The number of cores does not show in a single bit of the logits.
+func TestCoresDoNotShow(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
+	// Static attention over two spans, so that states merge.
+	document, question := randomTokens(5, 2100), randomTokens(6, 70)
+	for _, mode := range Modes() {
+		var want [][]float32
+		for _, procs := range []int{1, 2, 5} {
+			runtime.GOMAXPROCS(procs)
+			e := testEngine(t, 8, 2, func(o *Options) { o.DType = kernel.BF16 })
+			got, _ := steps(t, e, document, question, mode, 5)
+			if want == nil {
+				want = got
+			}
+			if d := maxDiff(t, want, got); d != 0 {
+				t.Errorf("%s on %d cores: logits differ by %g from those on one", mode, procs, d)
+			}
 		}
 	}
 }
@@ -369,10 +392,74 @@ func TestRefusals(t *testing.T) {
 	if used := small.o.Memory.Used(); used != 0 {
 		t.Errorf("%d bytes leaked", used)
 	}
-	for _, w := range []SinkWindow{{Sink: -1, Size: 5}, {Sink: 1, Size: 0}} {
-		if w.Validate() == nil {
-			t.Errorf("%+v is accepted", w)
+}
+
+// hungry is a strategy with an index in the memory of the keys and values.
+type hungry struct {
+	spy
+	mem  *kv.Allocator
+	held []*kv.Region
+}
+
+func (h *hungry) IndexBytes(g kv.Geometry, tokens int) int64 {
+	return int64(g.Layers) * int64(tokens) << 10
+}
+
+func (h *hungry) Build(ctx context.Context, b *retrieval.Build) error {
+	r, err := h.mem.Alloc(int64(b.View.Len())<<10, kv.Index)
+	if err != nil {
+		return err
+	}
+	h.held = append(h.held, r)
+	return h.spy.Build(ctx, b)
+}
+
+// What a session will need in all, of every kind, is refused before it starts
+// or granted to its end.
+func TestMemoryOfASession(t *testing.T) {
+	const n, room = 1200, 1000 // 1200 and, at least, 1024 tokens of 3 layers x 2 heads x 16 x 2 x 4 bytes
+	needs := []int64{1200 * 768, 1024 * 768, 2 * 1200 * 4 * 16 * 4, 3 * 2200 << 10}
+	var sum int64
+	for _, x := range needs {
+		sum += x
+	}
+	session := func(budget int64) (*Document, *hungry, error) {
+		mem := kv.NewAllocator(budget)
+		h := &hungry{spy: spy{Strategy: retrieval.NewFlat(compute.NewCPU())}, mem: mem}
+		e := testEngine(t, 4, 2, func(o *Options) { o.Memory, o.Strategy = mem, h })
+		d, err := e.Prefill(context.Background(), randomTokens(1, n), PrefillOptions{Modes: []Mode{Retrieval}, Room: room})
+		return d, h, err
+	}
+	d, h, err := session(sum - 1)
+	want := "memory budget exceeded: 9 MiB more needed (1 for the document, 1 for an answer, 1 for prefill queries, 7 for the search index), 0 of 9 MiB in use; raise model.cpu_memory_mib or shorten the prompt"
+	if !errors.Is(err, kv.ErrBudget) || err.Error() != want || len(h.built) != 0 || h.mem.Used() != 0 {
+		t.Fatalf("%v, %v built, %d bytes used, document %v\nwant %s", err, h.built, h.mem.Used(), d, want)
+	}
+	d, h, err = session(sum)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask(t, d, randomTokens(2, 40), Retrieval, 40)
+	for k, want := range map[kv.Kind]int64{kv.KeysValues: needs[0] + needs[1], kv.Queries: needs[2], kv.Index: 3 * n << 10} {
+		if _, peak := h.mem.Usage(k); peak < want || peak > want+3<<14 { // in pages
+			t.Errorf("%s: %d bytes at the peak, want %d", k, peak, want)
 		}
+	}
+	if used, _ := h.mem.Usage(kv.Queries); used != 0 {
+		t.Errorf("%d bytes of queries are kept after the prefill", used)
+	}
+	for _, r := range h.held {
+		if err := r.Release(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := d.Close(); err != nil || h.mem.Used() != 0 {
+		t.Errorf("%v, %d bytes used after the end", err, h.mem.Used())
+	}
+	// A closed document is not answered from.
+	o := AnswerOptions{Mode: Retrieval, Question: []int32{1}, MaxTokens: 1, Sampler: greedy{}}
+	if _, err := d.Answer(context.Background(), o); !errors.Is(err, kv.ErrClosed) {
+		t.Errorf("answer from a closed document: %v", err)
 	}
 }
 

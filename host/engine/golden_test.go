@@ -14,6 +14,7 @@ import (
 	"github.com/retrievalattention/ra/host/internal/golden"
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/model"
+	"github.com/retrievalattention/ra/host/placement"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
 
@@ -92,7 +93,7 @@ func compareGolden(t *testing.T, m *model.Model, file string) {
 	with := func(dtype kernel.DType) *engine.Engine {
 		e, err := engine.New(engine.Options{
 			Model: loaded, Backend: backend, Strategy: retrieval.NewFlat(backend), DType: dtype,
-			TopK: len(g.Tokens), Window: engine.SinkWindow{Sink: 2, Size: 8}, MaxContext: len(g.Tokens) + 1,
+			TopK: len(g.Tokens), Policy: placement.SinkWindow{Sink: 2, Window: 8}, MaxContext: len(g.Tokens) + 1,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/model"
 	"github.com/retrievalattention/ra/host/model/sampling"
+	"github.com/retrievalattention/ra/host/placement"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
 
@@ -33,7 +34,7 @@ func reference(t *testing.T) (*model.Model, *engine.Engine) {
 	}
 	e, err := engine.New(engine.Options{
 		Model: loaded, Backend: backend, Strategy: retrieval.NewFlat(backend), DType: kernel.BF16,
-		TopK: 100, Window: engine.SinkWindow{Sink: 128, Size: 512}, MaxContext: m.Config.MaxPosition,
+		TopK: 100, Policy: placement.SinkWindow{Sink: 128, Window: 512}, MaxContext: m.Config.MaxPosition,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -88,35 +88,3 @@ func TestAttachments(t *testing.T) {
 		t.Error("not closed")
 	}
 }
-
-func TestBlock(t *testing.T) {
-	mem := NewAllocator(1 << 20)
-	b, err := mem.NewBlock(1000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	u := Words[uint32](b)
-	if len(u) < 1000 || b.Bytes() < 4000 || mem.Used() != b.Bytes() {
-		t.Errorf("%d words, %d bytes, %d used", len(u), b.Bytes(), mem.Used())
-	}
-	u[999] = 0x3f800000
-	if f := Words[float32](b); f[999] != 1 || f[0] != 0 {
-		t.Error(f[999], f[0])
-	}
-	if _, err := mem.NewBlock(1 << 20); !errors.Is(err, ErrBudget) {
-		t.Error(err)
-	}
-	b.Retain()
-	for i, want := range []int64{b.Bytes(), 0} {
-		if err := b.Release(); err != nil || mem.Used() != want {
-			t.Errorf("release %d: %v, %d used", i, err, mem.Used())
-		}
-	}
-	empty, err := mem.NewBlock(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := empty.Release(); err != nil || mem.Used() != 0 {
-		t.Error(err, mem.Used())
-	}
-}

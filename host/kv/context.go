@@ -1,8 +1,10 @@
 package kv
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"sync/atomic"
 
 	"github.com/retrievalattention/ra/host/kernel"
@@ -16,7 +18,41 @@ type Geometry struct {
 	DType   kernel.DType
 }
 
-func (g Geometry) rowBytes() int64 { return int64(g.HeadDim * g.DType.Size()) }
+func (g Geometry) validate() error {
+	if g.Layers < 1 || g.KVHeads < 1 || g.HeadDim < 2 || g.HeadDim%2 != 0 {
+		return fmt.Errorf("kv geometry %+v: layers and KV heads must be positive, the head dimension even", g)
+	}
+	return nil
+}
+
+// Bytes returns the memory of the keys and values of the given tokens.
+func (g Geometry) Bytes(tokens int) (int64, error) {
+	per, ok := g.headBytes(tokens)
+	n := per
+	for _, f := range []int64{2, int64(g.Layers), int64(g.KVHeads)} {
+		if ok = ok && n <= math.MaxInt64/f; ok {
+			n *= f
+		}
+	}
+	if !ok {
+		return 0, fmt.Errorf("%w: %d tokens do not fit the address space", ErrBudget, tokens)
+	}
+	return n, nil
+}
+
+// headBytes is the size of the key rows (or value rows) of one head, unless
+// it overflows.
+func (g Geometry) headBytes(tokens int) (int64, bool) {
+	row := int64(g.HeadDim) * int64(g.DType.Size())
+	if tokens < 0 || int64(tokens) > math.MaxInt64/row {
+		return 0, false
+	}
+	return roundUp(int64(tokens)*row, align)
+}
+
+// GrowthBytes returns the memory that a context without room takes to grow by n
+// tokens, as a fork does.
+func (g Geometry) GrowthBytes(n int) (int64, error) { return g.Bytes(max(n, minSegment)) }
 
 // align is the alignment in bytes of every head's rows within a segment.
 const align = 64
@@ -28,30 +64,56 @@ const minSegment = 1024
 // every layer and KV head. A context reads it up to position end.
 type segment struct {
 	start, end, capacity int
-	mem                  *region
+	mem                  *Region
 }
 
 // Context is the keys and values of one token sequence. One goroutine may
-// append while others read positions below Len.
+// append while others read positions below Len and fork it.
 type Context struct {
-	geo  Geometry
-	mem  *Allocator
-	segs atomic.Pointer[[]segment] // replaced, never changed, when the context grows
-	len  atomic.Int64
+	geo    Geometry
+	mem    *Allocator
+	mu     sync.Mutex                // guards changes of segs and closed
+	segs   atomic.Pointer[[]segment] // replaced, never changed, when the context grows
+	closed bool
+	len    atomic.Int64
 }
 
 // NewContext returns an empty context with room for capacity tokens, taken
 // from mem. Close releases it.
 func NewContext(geo Geometry, capacity int, mem *Allocator) (*Context, error) {
-	if geo.Layers < 1 || geo.KVHeads < 1 || geo.HeadDim < 2 || geo.HeadDim%2 != 0 {
-		return nil, fmt.Errorf("kv geometry %+v: layers and KV heads must be positive, the head dimension even", geo)
+	if err := geo.validate(); err != nil {
+		return nil, err
 	}
-	c := &Context{geo: geo, mem: mem}
-	c.segs.Store(&[]segment{})
+	c := newContext(geo, mem, nil, 0)
 	if err := c.Reserve(capacity); err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+// NewContextOn returns a context of the given tokens, which r holds in the
+// layout of [Geometry.Bytes]: keys, then values of each KV head of each layer,
+// each run of rows padded to 64 bytes. It takes over the caller's hold on r;
+// what is appended comes from mem.
+func NewContextOn(geo Geometry, tokens int, r *Region, mem *Allocator) (*Context, error) {
+	if err := geo.validate(); err != nil {
+		return nil, err
+	}
+	want, err := geo.Bytes(tokens)
+	if err != nil {
+		return nil, err
+	}
+	if tokens < 1 || want != int64(len(r.Bytes())) {
+		return nil, fmt.Errorf("%d tokens take %d bytes, the region has %d", tokens, want, len(r.Bytes()))
+	}
+	return newContext(geo, mem, []segment{{0, tokens, tokens, r}}, tokens), nil
+}
+
+func newContext(geo Geometry, mem *Allocator, segs []segment, n int) *Context {
+	c := &Context{geo: geo, mem: mem}
+	c.segs.Store(&segs)
+	c.len.Store(int64(n))
+	return c
 }
 
 // Geometry returns the context's shape.
@@ -62,21 +124,28 @@ func (c *Context) Len() int { return int(c.len.Load()) }
 
 // Reserve makes room for n tokens beyond Len. What is stored does not move.
 func (c *Context) Reserve(n int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return ErrClosed
+	}
 	segs := *c.segs.Load()
 	end := 0
 	if len(segs) > 0 {
 		end = segs[len(segs)-1].end
 	}
-	need := c.Len() + n - end
-	if need <= 0 {
+	spare := end - c.Len()
+	if n <= spare {
 		return nil
 	}
+	need := n - spare
 	capacity := max(need, minSegment)
-	size, err := c.segmentBytes(capacity)
+	size, err := c.geo.Bytes(capacity)
 	if err != nil {
 		return err
 	}
-	r, err := c.mem.alloc(size)
+	// What is asked for is written, padding may never be.
+	r, err := c.mem.alloc(size, KeysValues, need == capacity)
 	if err != nil {
 		return err
 	}
@@ -85,41 +154,30 @@ func (c *Context) Reserve(n int) error {
 	return nil
 }
 
-// CheckFork reports whether a fork could reserve n tokens at the moment; the
-// error says what is missing.
-func (c *Context) CheckFork(n int) error {
-	size, err := c.segmentBytes(max(n, minSegment))
-	if err != nil {
-		return err
-	}
-	if used := c.mem.Used(); c.mem.budget > 0 && used+size > c.mem.budget {
-		return c.mem.over(size, used)
-	}
-	return nil
-}
-
-// segmentBytes is the memory of a segment.
-func (c *Context) segmentBytes(capacity int) (int64, error) {
-	heads := int64(c.geo.Layers * c.geo.KVHeads)
-	per := c.headBytes(capacity)
-	if per > math.MaxInt64/4/heads {
-		return 0, fmt.Errorf("%w: %d tokens do not fit the address space", ErrBudget, capacity)
-	}
-	return 2 * heads * per, nil
-}
-
-// headBytes is the size of the key rows (or value rows) of one head.
-func (c *Context) headBytes(capacity int) int64 {
-	return (int64(capacity)*c.geo.rowBytes() + align - 1) &^ (align - 1)
-}
-
 // Put stores the key and value (f32, length HeadDim each) of the token at
-// pos in [Len, Len+reserved) for one layer and KV head. Tokens count from
-// Commit on.
+// pos for one layer and KV head; see [Context.PutRows].
 func (c *Context) Put(layer, head, pos int, key, value []float32) {
-	for s := range c.Segments(layer, head, pos, pos+1) {
-		s.Keys.Narrow(0, key)
-		s.Values.Narrow(0, value)
+	c.PutRows(layer, head, pos, 1, c.geo.HeadDim, key, value)
+}
+
+// PutRows stores the keys and values (f32) of n tokens from pos on for one
+// layer and KV head; row i begins at i*stride. The positions must be reserved
+// and not committed: anything else is a host bug, and panics. Tokens count
+// from Commit on.
+func (c *Context) PutRows(layer, head, pos, n, stride int, keys, values []float32) {
+	i := 0
+	if pos >= c.Len() {
+		for s := range c.Segments(layer, head, pos, pos+n) {
+			for j := range s.Keys.N {
+				at := i * stride
+				s.Keys.Narrow(j, keys[at:at+c.geo.HeadDim])
+				s.Values.Narrow(j, values[at:at+c.geo.HeadDim])
+				i++
+			}
+		}
+	}
+	if i < n {
+		panic(fmt.Sprintf("kv: put tokens [%d, %d) into a context of %d with room to %d", pos, pos+n, c.Len(), pos+i))
 	}
 }
 
@@ -150,8 +208,27 @@ func (c *Context) Segments(layer, head, lo, hi int) func(yield func(Segment) boo
 	}
 }
 
+// Block is memory of a context: Region holds Capacity tokens from position
+// Start on, in the layout of [Geometry.Bytes]; the context reads those below
+// End.
+type Block struct {
+	Start, End, Capacity int
+	Region               *Region
+}
+
+// Blocks returns the memory that the context reads, in order: what a process
+// is given to map, and a file to keep. It is the context's, and others' who
+// share it: valid until Close.
+func (c *Context) Blocks() []Block {
+	var blocks []Block
+	for _, s := range *c.segs.Load() {
+		blocks = append(blocks, Block{s.start, s.end, s.capacity, s.mem})
+	}
+	return blocks
+}
+
 func (c *Context) slice(s segment, layer, head, lo, hi int) Segment {
-	per := c.headBytes(s.capacity)
+	per, _ := c.geo.headBytes(s.capacity) // checked when it was reserved
 	off := 2 * per * int64(layer*c.geo.KVHeads+head)
 	return Segment{
 		Start:  lo,
@@ -161,17 +238,19 @@ func (c *Context) slice(s segment, layer, head, lo, hi int) Segment {
 }
 
 func (c *Context) rows(s segment, off int64) kernel.Rows {
-	n := int64(s.capacity * c.geo.HeadDim)
+	n := int64(s.capacity) * int64(c.geo.HeadDim)
 	if c.geo.DType == kernel.F32 {
-		return kernel.RowsF32(s.mem.f32(off, n), c.geo.HeadDim)
+		return kernel.RowsF32(Slice[float32](s.mem, off, n), c.geo.HeadDim)
 	}
-	return kernel.RowsU16(s.mem.u16(off, n), c.geo.HeadDim, c.geo.DType)
+	return kernel.RowsU16(Slice[uint16](s.mem, off, n), c.geo.HeadDim, c.geo.DType)
 }
 
 // Fork returns a context that reads this one's tokens and appends its own
-// after them. The two share memory; each must be closed.
+// after them. The two share memory; each must be closed. A fork of a closed
+// context is closed.
 func (c *Context) Fork() *Context {
-	f := &Context{geo: c.geo, mem: c.mem}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	n := c.Len()
 	var segs []segment
 	for _, s := range *c.segs.Load() {
@@ -179,22 +258,27 @@ func (c *Context) Fork() *Context {
 			break
 		}
 		s.end = min(s.end, n)
-		s.mem.retain()
+		s.mem.Retain()
 		segs = append(segs, s)
 	}
-	f.segs.Store(&segs)
-	f.len.Store(int64(n))
+	f := newContext(c.geo, c.mem, segs, n)
+	f.closed = c.closed
 	return f
 }
 
-// Close releases the context's hold on its memory. It must not be used
-// afterwards.
+// Close releases the context's hold on its memory. No reader or writer may be
+// at work. Afterwards the context yields no segments and cannot grow; closing
+// it again does nothing.
 func (c *Context) Close() error {
-	var first error
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
+	var errs []error
 	for _, s := range *c.segs.Swap(&[]segment{}) {
-		if err := s.mem.release(); err != nil && first == nil {
-			first = fmt.Errorf("release keys and values: %w", err)
-		}
+		errs = append(errs, s.mem.Release())
 	}
-	return first
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("release keys and values: %w", err)
+	}
+	return nil
 }

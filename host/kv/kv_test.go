@@ -3,6 +3,7 @@ package kv
 import (
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -137,17 +138,37 @@ func TestBudget(t *testing.T) {
 	if err.Error() != want {
 		t.Errorf("error text\n%s\nwant\n%s", err, want)
 	}
-	if err := c.CheckFork(1500); err != nil {
+	fork := func(n int) error {
+		size, err := g.GrowthBytes(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mem.Check(Need{"an answer", size})
+	}
+	if err := fork(1500); err != nil {
 		t.Error(err)
 	}
-	if err := c.CheckFork(3000); err == nil || err.Error() != want {
-		t.Errorf("CheckFork: %v, want %s", err, want)
+	if err := fork(3000); err == nil || err.Error() != want {
+		t.Errorf("check of a fork: %v, want %s", err, want)
+	}
+	err = mem.Check(Need{"the prompt", 3 << 20}, Need{"an answer", 1}, Need{"no index", 0}, Need{"prefill queries", 2<<20 - 1})
+	want = "memory budget exceeded: 5 MiB more needed (3 for the prompt, 1 for an answer, 2 for prefill queries), 4 of 8 MiB in use; raise model.cpu_memory_mib or shorten the prompt"
+	if err == nil || err.Error() != want {
+		t.Errorf("check of several needs: %v\nwant %s", err, want)
 	}
 	if mem.Used() != 4<<20 {
 		t.Errorf("used %d bytes after a refusal", mem.Used())
 	}
-	if _, err := NewContext(g, 1<<55, NewAllocator(0)); !errors.Is(err, ErrBudget) {
-		t.Errorf("absurd capacity: %v", err)
+	for _, n := range []int{1 << 52, 1 << 55, 1 << 60, math.MaxInt} {
+		if _, err := NewContext(g, n, NewAllocator(0)); !errors.Is(err, ErrBudget) {
+			t.Errorf("capacity %d: %v", n, err)
+		}
+		if err := c.Reserve(n); !errors.Is(err, ErrBudget) {
+			t.Errorf("reserve %d: %v", n, err)
+		}
+	}
+	if _, err := NewContext(g, -1, NewAllocator(0)); err != nil {
+		t.Errorf("no room: %v", err)
 	}
 	if _, err := NewContext(Geometry{Layers: 1, KVHeads: 1, HeadDim: 3}, 1, mem); err == nil || !strings.Contains(err.Error(), "head dimension even") {
 		t.Errorf("odd head dimension: %v", err)

@@ -3,75 +3,244 @@ package kv
 import (
 	"errors"
 	"fmt"
+	"math"
+	"os"
+	"strings"
 	"sync/atomic"
 	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
-// ErrBudget marks a request for more memory than the allocator may hand out.
-var ErrBudget = errors.New("memory budget exceeded")
+// Errors that callers decide on.
+var (
+	// ErrBudget marks a request for more memory than the allocator may hand
+	// out.
+	ErrBudget = errors.New("memory budget exceeded")
+	// ErrClosed marks the use of a closed context.
+	ErrClosed = errors.New("context is closed")
+	// ErrReleased marks a second release of a region.
+	ErrReleased = errors.New("memory was released before")
+)
+
+// Kind says what memory is for. It is accounted by kind.
+type Kind uint8
+
+// Kinds of memory.
+const (
+	KeysValues Kind = iota // of contexts
+	Index                  // search indexes: codes, links, lists
+	Queries                // query vectors of a prefill, kept for building an index
+	kinds
+)
+
+// String names the kind in messages.
+func (k Kind) String() string {
+	switch k {
+	case KeysValues:
+		return "keys and values"
+	case Index:
+		return "search index"
+	case Queries:
+		return "prefill queries"
+	}
+	return fmt.Sprintf("kind(%d)", uint8(k))
+}
 
 // Allocator hands out zeroed memory outside the Go heap and accounts for it.
 // The zero value has no budget. It is safe for concurrent use.
 type Allocator struct {
 	budget int64
+	source Source // nil: Anonymous
 	used   atomic.Int64
+	kinds  [kinds]struct{ used, peak atomic.Int64 }
 }
 
-// NewAllocator returns an allocator that refuses to hold more than budget
-// bytes at once; 0 means no limit.
-func NewAllocator(budget int64) *Allocator { return &Allocator{budget: budget} }
+// NewAllocator returns an allocator of [Anonymous] memory that refuses to
+// hold more than budget bytes at once; 0 means no limit.
+func NewAllocator(budget int64) *Allocator { return NewAllocatorOn(Anonymous, budget) }
 
-// Used returns the bytes reserved at the moment.
+// NewAllocatorOn is [NewAllocator] on memory of the given source.
+func NewAllocatorOn(s Source, budget int64) *Allocator {
+	return &Allocator{source: s, budget: budget}
+}
+
+// Budget returns the most bytes that may be held at once; 0 means no limit.
+func (a *Allocator) Budget() int64 { return a.budget }
+
+// Used returns the bytes held at the moment.
 func (a *Allocator) Used() int64 { return a.used.Load() }
 
-// region is one mapping shared by the contexts that hold references to it.
-type region struct {
-	data  []byte
-	refs  atomic.Int32
-	owner *Allocator
+// Usage returns the bytes of one kind, those held at the moment and the most
+// that were held at once.
+func (a *Allocator) Usage(k Kind) (used, peak int64) {
+	return a.kinds[k].used.Load(), a.kinds[k].peak.Load()
 }
 
-// alloc maps n zeroed bytes, page-aligned. Pages take physical memory when
-// first written; the budget counts them from the start.
-func (a *Allocator) alloc(n int64) (*region, error) {
-	if used := a.used.Add(n); a.budget > 0 && used > a.budget {
-		a.used.Add(-n)
-		return nil, a.over(n, used-n)
+// Need is memory that something is going to ask for.
+type Need struct {
+	What  string // for the error
+	Bytes int64
+}
+
+// Check reports whether all needs could be met at the moment; the error says
+// what is missing.
+func (a *Allocator) Check(needs ...Need) error {
+	var sum int64
+	for _, n := range needs {
+		if n.Bytes < 0 || n.Bytes > math.MaxInt64-sum {
+			return fmt.Errorf("%w: %s of %d bytes does not fit the address space", ErrBudget, n.What, n.Bytes)
+		}
+		sum += n.Bytes
 	}
-	data, err := unix.Mmap(-1, 0, int(n), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if used := a.used.Load(); a.budget > 0 && sum > a.budget-used {
+		return a.over(sum, used, needs...)
+	}
+	return nil
+}
+
+// over is the error of a request beyond the budget; it lists needs when there
+// are several.
+func (a *Allocator) over(n, used int64, needs ...Need) error {
+	var parts []string
+	for _, p := range needs {
+		if p.Bytes > 0 {
+			parts = append(parts, fmt.Sprintf("%d for %s", mib(p.Bytes), p.What))
+		}
+	}
+	list := ""
+	if len(parts) > 1 {
+		list = " (" + strings.Join(parts, ", ") + ")"
+	}
+	return fmt.Errorf("%w: %d MiB more needed%s, %d of %d MiB in use; raise model.cpu_memory_mib or shorten the prompt",
+		ErrBudget, mib(n), list, mib(used), mib(a.budget))
+}
+
+// mib is n in MiB, rounded up.
+func mib(n int64) int64 {
+	m := n >> 20
+	if n&(1<<20-1) != 0 {
+		m++
+	}
+	return m
+}
+
+// Alloc returns n > 0 zeroed bytes, aligned to a page. They take physical
+// memory when first written; the budget counts them from the start. The
+// caller releases them.
+func (a *Allocator) Alloc(n int64, k Kind) (*Region, error) { return a.alloc(n, k, true) }
+
+// alloc is Alloc; dense is as in [Source].
+func (a *Allocator) alloc(n int64, k Kind, dense bool) (*Region, error) {
+	if n < 1 {
+		return nil, fmt.Errorf("allocate %d bytes for %s: must be positive", n, k)
+	}
+	size, ok := roundUp(n, int64(os.Getpagesize()))
+	if !ok || int64(int(size)) != size {
+		return nil, fmt.Errorf("%w: %d MiB for %s do not fit the address space", ErrBudget, mib(n), k)
+	}
+	if err := a.take(size, k); err != nil {
+		return nil, err
+	}
+	source := a.source
+	if source == nil {
+		source = Anonymous
+	}
+	m, err := source.Map(size, dense)
 	if err != nil {
-		a.used.Add(-n)
-		return nil, fmt.Errorf("map %d MiB for keys and values: %w", mib(n), err)
+		a.give(size, k)
+		return nil, fmt.Errorf("map %d MiB for %s: %w", mib(n), k, err)
 	}
-	r := &region{data: data, owner: a}
+	return newRegion(m, n, func() { a.give(size, k) }), nil
+}
+
+// roundUp returns n as a multiple of unit, a power of two, unless it
+// overflows.
+func roundUp(n, unit int64) (int64, bool) {
+	return (n + unit - 1) &^ (unit - 1), n <= math.MaxInt64-unit
+}
+
+// take accounts for n more bytes if the budget allows them.
+func (a *Allocator) take(n int64, k Kind) error {
+	limit := a.budget
+	if limit <= 0 {
+		limit = math.MaxInt64
+	}
+	for {
+		used := a.used.Load()
+		if n > limit-used {
+			return a.over(n, used)
+		}
+		if a.used.CompareAndSwap(used, used+n) {
+			break
+		}
+	}
+	c := &a.kinds[k]
+	now := c.used.Add(n)
+	for p := c.peak.Load(); now > p && !c.peak.CompareAndSwap(p, now); p = c.peak.Load() {
+	}
+	return nil
+}
+
+func (a *Allocator) give(n int64, k Kind) {
+	a.kinds[k].used.Add(-n)
+	a.used.Add(-n)
+}
+
+// Region is memory that its holders share. Slices of it are valid until the
+// last one releases it.
+type Region struct {
+	m    *Mapping
+	n    int64
+	refs atomic.Int32
+	free func()
+}
+
+func newRegion(m *Mapping, n int64, free func()) *Region {
+	r := &Region{m: m, n: n, free: free}
 	r.refs.Store(1)
-	return r, nil
+	return r
 }
 
-func (a *Allocator) over(n, used int64) error {
-	return fmt.Errorf("%w: %d MiB more needed, %d of %d MiB in use; raise model.cpu_memory_mib or shorten the prompt",
-		ErrBudget, mib(n), mib(used), mib(a.budget))
-}
-
-func mib(n int64) int64 { return (n + 1<<20 - 1) >> 20 }
-
-func (r *region) retain() { r.refs.Add(1) }
-
-func (r *region) release() error {
-	if r.refs.Add(-1) > 0 {
+// Bytes returns the memory, nil once it is released.
+func (r *Region) Bytes() []byte {
+	if r.refs.Load() < 1 {
 		return nil
 	}
-	r.owner.used.Add(-int64(len(r.data)))
-	return unix.Munmap(r.data)
+	return r.m.Data[:r.n:r.n]
 }
 
-// f32 and u16 view n elements from byte offset off, a multiple of 64.
-func (r *region) f32(off, n int64) []float32 {
-	return unsafe.Slice((*float32)(unsafe.Pointer(&r.data[off])), n)
+// File returns the file that holds the memory from offset 0 when it is
+// [Shareable], else nil. Another process may map it; it is the region's and
+// closed with it.
+func (r *Region) File() *os.File { return r.m.File }
+
+// Retain adds a holder. The caller is one.
+func (r *Region) Retain() { r.refs.Add(1) }
+
+// Release ends the caller's hold on the memory. The last release frees it;
+// one more is an error.
+func (r *Region) Release() error {
+	switch n := r.refs.Add(-1); {
+	case n > 0:
+		return nil
+	case n < 0:
+		r.refs.Add(1)
+		return ErrReleased
+	}
+	r.free()
+	return r.m.Unmap()
 }
 
-func (r *region) u16(off, n int64) []uint16 {
-	return unsafe.Slice((*uint16)(unsafe.Pointer(&r.data[off])), n)
+// Slice returns n elements of r from byte offset off, a multiple of the
+// element's size. It panics when they reach beyond the region.
+func Slice[T ~int8 | ~uint8 | ~int16 | ~uint16 | ~int32 | ~uint32 | ~int64 | ~uint64 | ~float32](r *Region, off, n int64) []T {
+	var t T
+	size := int64(unsafe.Sizeof(t))
+	b := r.Bytes()
+	if off < 0 || off%size != 0 || n < 0 || off > int64(len(b)) || n > (int64(len(b))-off)/size {
+		panic(fmt.Sprintf("kv: %d elements of %d bytes from offset %d of a region of %d bytes", n, size, off, len(b)))
+	}
+	if n == 0 {
+		return nil
+	}
+	return unsafe.Slice((*T)(unsafe.Pointer(&b[off])), n)
 }

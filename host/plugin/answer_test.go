@@ -11,6 +11,7 @@ import (
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/model"
 	"github.com/retrievalattention/ra/host/model/sampling"
+	"github.com/retrievalattention/ra/host/placement"
 	asm "github.com/retrievalattention/ra/host/plugin/internal/wasmasm"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
@@ -36,7 +37,7 @@ func TestAnswersSurviveBadPlugins(t *testing.T) {
 	answer := func(s retrieval.Strategy) (tokens []int32, logits [][]float32, steps int, err error) {
 		e, err := engine.New(engine.Options{
 			Model: loaded, Backend: backend, Strategy: s, DType: kernel.BF16, TopK: 10,
-			Window: engine.SinkWindow{Sink: 4, Size: 8}, MaxContext: len(document) + 20,
+			Policy: placement.SinkWindow{Sink: 4, Window: 8}, MaxContext: len(document) + 20,
 		})
 		if err != nil {
 			t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
+	"github.com/retrievalattention/ra/host/placement"
 	asm "github.com/retrievalattention/ra/host/plugin/internal/wasmasm"
 	"github.com/retrievalattention/ra/host/plugin/internal/wasmbin"
 	"github.com/retrievalattention/ra/host/retrieval"
@@ -22,10 +23,12 @@ type boundary struct {
 	names []string
 	call  *retrieval.Call
 	store []byte // all keys and values, as they were
-	res   retrieval.Result
+
+	queries []float32 // of the prefill
+	res     retrieval.Result
 }
 
-var boundaryScopes = []abi.Scope{abi.ScopeSearch, abi.ScopeBuild, abi.ScopeConfigure, abi.ScopeInit}
+var boundaryScopes = []abi.Scope{abi.ScopeSearch, abi.ScopeBuild, abi.ScopeAppend, abi.ScopeWeigh, abi.ScopePlace, abi.ScopeConfigure, abi.ScopeInit}
 
 func newBoundary(t testing.TB) *boundary {
 	b := &boundary{}
@@ -57,6 +60,7 @@ func newBoundary(t testing.TB) *boundary {
 	view := newView(t, small, 1)
 	b.call = newCall(small, 1, view)
 	b.store = storeBytes(view.Context())
+	b.queries = make([]float32, 5*b.call.Heads*small.dim)
 	return b
 }
 
@@ -92,9 +96,25 @@ func (b *boundary) try(t testing.TB, scope abi.Scope, function int, memory []byt
 	if scope&abi.ScopeStore != 0 {
 		c.layer, c.views, c.kvHeads = 1, b.call.Views, small.kvHeads
 	}
-	if scope == abi.ScopeSearch {
+	switch scope {
+	case abi.ScopeBuild:
+		c.head, c.build = 1, &retrieval.Build{View: b.call.Views[0], Layer: 1, Heads: b.call.Heads, Queries: b.queries}
+	case abi.ScopeAppend:
+		c.head = 1
+	case abi.ScopeSearch, abi.ScopeWeigh:
 		b.res.Reset(b.call.Count())
 		c.search, c.result = b.call, &b.res
+	case abi.ScopePlace:
+		c.place = &placement.Call{View: b.call.Views[0], Layer: 1, Prefill: 3}
+	}
+	if scope == abi.ScopeWeigh {
+		for i := range b.res.Hits {
+			b.res.Hits[i].IDs = append(b.res.Hits[i].IDs, 10, 11)
+			if len(in.logits) <= i {
+				in.logits = append(in.logits, nil)
+			}
+			in.logits[i] = append(in.logits[i][:0], 0.5, 0.25)
+		}
 	}
 	in.view.Write(atIDs, memory[:min(len(memory), 1<<14)])
 	f := in.mod.ExportedFunction("call_" + b.names[function])
@@ -103,8 +123,10 @@ func (b *boundary) try(t testing.TB, scope abi.Scope, function int, memory []byt
 		if err := in.explain(err); !errors.Is(err, ErrCall) && !errors.Is(err, retrieval.ErrHits) && !errors.Is(err, ErrCapability) {
 			t.Fatalf("%s%v: %v", b.names[function], args, err)
 		}
-	} else if scope == abi.ScopeSearch {
+	} else if scope == abi.ScopeSearch || scope == abi.ScopeWeigh {
 		_ = in.checkHits() // must not panic
+	} else if scope == abi.ScopePlace {
+		_ = placement.Check(c.place, c.moves) // must not panic
 	}
 	if in.view.Size() != 65536 {
 		t.Fatalf("%s%v: the memory has %d bytes", b.names[function], args, in.view.Size())
@@ -134,7 +156,7 @@ func TestRandomHostCalls(t *testing.T) {
 		if rng.IntN(2) == 0 { // a likelier call
 			args[0], args[1], args[2] = rng.Uint64N(4), 1+rng.Uint64N(2), rng.Uint64N(2)
 		}
-		b.try(t, boundaryScopes[max(0, rng.IntN(12)-8)], rng.IntN(len(b.names)), memory, args)
+		b.try(t, boundaryScopes[max(0, rng.IntN(14)-7)], rng.IntN(len(b.names)), memory, args)
 	}
 	b.check(t)
 }
@@ -195,7 +217,11 @@ func TestBuiltinsAgreeWithABI(t *testing.T) {
 				t.Errorf("%s exports %q", name, e.Name)
 			}
 		}
-		p := load(t, Options{Name: name})
+		p, err := loadKind(t.Context(), Options{Name: name}, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
 		if p.Info().Name != name || p.Info().Digest != Digest(module) || p.Info().Runtime != "wasm" {
 			t.Errorf("%s is described as %+v", name, p.Info())
 		}

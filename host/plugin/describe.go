@@ -22,6 +22,7 @@ type Description struct {
 	Kind       string      `json:"kind"`
 	Doc        string      `json:"doc,omitempty"`
 	Features   []string    `json:"features"`
+	Needs      []string    `json:"needs,omitempty"`
 	Parameters []Parameter `json:"parameters"`
 }
 
@@ -40,6 +41,9 @@ type Parameter struct {
 // features that this host knows. Version 1 begins with none.
 var features = []string{}
 
+// needs that this host meets.
+var needs = []string{abi.NeedPrefillQueries, abi.NeedWeigh}
+
 var (
 	pluginName = regexp.MustCompile(`^[a-z][a-z0-9_-]{0,63}$`)
 	paramName  = regexp.MustCompile(`^[a-z][a-z0-9_]{0,63}$`)
@@ -56,8 +60,8 @@ func parseDescription(text []byte) (*Description, error) {
 	if !pluginName.MatchString(d.Name) {
 		return nil, fmt.Errorf("%w: ra_describe: name %q, want lower-case letters, digits, - and _", ErrABI, clip(d.Name, 64))
 	}
-	if d.Kind != abi.KindSearch {
-		return nil, fmt.Errorf("%w: ra_describe: kind %q, want %q", ErrABI, clip(d.Kind, 64), abi.KindSearch)
+	if d.Kind != abi.KindSearch && d.Kind != abi.KindPolicy {
+		return nil, fmt.Errorf("%w: ra_describe: kind %q, want %q or %q", ErrABI, clip(d.Kind, 64), abi.KindSearch, abi.KindPolicy)
 	}
 	if d.Version == "" || len(d.Version) > 64 {
 		return nil, fmt.Errorf("%w: ra_describe: version %q, want 1 to 64 characters", ErrABI, clip(d.Version, 64))
@@ -65,6 +69,11 @@ func parseDescription(text []byte) (*Description, error) {
 	for _, f := range d.Features {
 		if !slices.Contains(features, f) {
 			return nil, fmt.Errorf("%w: the plugin needs the feature %q; this host has %q", ErrABI, clip(f, 64), features)
+		}
+	}
+	for _, n := range d.Needs {
+		if !slices.Contains(needs, n) {
+			return nil, fmt.Errorf("%w: the plugin needs %q; this host has %q", ErrABI, clip(n, 64), needs)
 		}
 	}
 	seen := map[string]bool{}
@@ -83,7 +92,10 @@ func parseDescription(text []byte) (*Description, error) {
 // text checks a value and returns it as params_read gives it to the guest.
 func (p *Parameter) text(v any) (string, error) {
 	wrong := func() (string, error) {
-		return "", fmt.Errorf("%s is %#v (%T), want %s", p.Name, v, v, p.want())
+		return "", fmt.Errorf("%s is %#v (%T), want %s", p.Name, v, v, p.Want())
+	}
+	if s, ok := v.(string); ok {
+		v = p.parse(s)
 	}
 	switch p.Type {
 	case "int", "float":
@@ -113,21 +125,41 @@ func (p *Parameter) text(v any) (string, error) {
 	return wrong()
 }
 
-// want describes the values that p takes.
-func (p *Parameter) want() string {
+// parse reads text as the parameter's type; what cannot be read stays text.
+func (p *Parameter) parse(s string) any {
+	switch p.Type {
+	case "int", "float":
+		if n, err := strconv.ParseInt(s, 10, 64); err == nil {
+			return n
+		}
+		if f, err := strconv.ParseFloat(s, 64); err == nil {
+			return f
+		}
+	case "bool":
+		if b, err := strconv.ParseBool(s); err == nil {
+			return b
+		}
+	}
+	return s
+}
+
+// Want describes the values that p takes.
+func (p *Parameter) Want() string {
 	s := map[string]string{"int": "an integer", "float": "a number", "bool": "true or false", "string": "a string of one line"}[p.Type]
 	switch {
 	case len(p.Values) > 0:
 		s = fmt.Sprintf("one of %q", p.Values)
 	case p.Min != nil && p.Max != nil:
-		s += fmt.Sprintf(" from %g to %g", *p.Min, *p.Max)
+		s += " from " + decimal(*p.Min) + " to " + decimal(*p.Max)
 	case p.Min != nil:
-		s += fmt.Sprintf(" of at least %g", *p.Min)
+		s += " of at least " + decimal(*p.Min)
 	case p.Max != nil:
-		s += fmt.Sprintf(" of at most %g", *p.Max)
+		s += " of at most " + decimal(*p.Max)
 	}
 	return s
 }
+
+func decimal(f float64) string { return strconv.FormatFloat(f, 'f', -1, 64) }
 
 // number converts the numeric types that a decoder may give.
 func number(v any) (float64, bool) {
@@ -156,7 +188,7 @@ func number(v any) (float64, bool) {
 func (d *Description) resolve(values map[string]any) (string, error) {
 	for _, name := range slices.Sorted(maps.Keys(values)) {
 		if !slices.ContainsFunc(d.Parameters, func(p Parameter) bool { return p.Name == name }) {
-			return "", fmt.Errorf("%w: %s has no parameter %q%s", ErrParam, d.Name, name, d.suggest(name))
+			return "", &ParamError{name, fmt.Sprintf("%s has no parameter %q%s", d.Name, name, d.suggest(name))}
 		}
 	}
 	var b strings.Builder
@@ -167,7 +199,7 @@ func (d *Description) resolve(values map[string]any) (string, error) {
 		}
 		text, err := p.text(v)
 		if err != nil {
-			return "", fmt.Errorf("%w: %w", ErrParam, err)
+			return "", &ParamError{p.Name, err.Error()}
 		}
 		b.WriteString(p.Name + "=" + text + "\n")
 	}
@@ -187,9 +219,17 @@ func (d *Description) suggest(name string) string {
 		names[i] = p.Name
 	}
 	if n := nearest(name, names); n != "" {
-		return fmt.Sprintf("; did you mean %q?", n)
+		return meant(n)
 	}
 	return fmt.Sprintf("; it has %s", strings.Join(names, ", "))
+}
+
+// meant is the end of a message that suggests a name, if there is one.
+func meant(name string) string {
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", name)
 }
 
 // nearest returns the candidate within a small edit distance of name, "" if

@@ -24,6 +24,8 @@ var (
 	ErrMemory = errors.New("memory limit exceeded")
 	// ErrFuel: a call used up its fuel.
 	ErrFuel = errors.New("out of fuel")
+	// ErrWork: a call asked the kernels for more than its limit.
+	ErrWork = errors.New("work limit exceeded")
 	// ErrDeadline: a call ran past its deadline.
 	ErrDeadline = errors.New("deadline exceeded")
 	// ErrStack: a call recursed too deeply.
@@ -42,6 +44,19 @@ var (
 	// ErrClosed: the plugin was closed.
 	ErrClosed = errors.New("plugin closed")
 )
+
+// ParamError is a parameter that is unknown, of the wrong type or out of
+// range. It wraps [ErrParam].
+type ParamError struct {
+	Param  string
+	Reason string
+}
+
+// Error says what is wrong.
+func (e *ParamError) Error() string { return ErrParam.Error() + ": " + e.Reason }
+
+// Unwrap returns [ErrParam].
+func (e *ParamError) Unwrap() error { return ErrParam }
 
 // Error is a failed operation of a plugin.
 type Error struct {

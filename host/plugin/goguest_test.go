@@ -4,9 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,19 +15,7 @@ import (
 
 // TestGoGuest runs a standard Go guest that misbehaves in many ways.
 func TestGoGuest(t *testing.T) {
-	if testing.Short() {
-		t.Skip("compiles a plugin")
-	}
-	file := filepath.Join(t.TempDir(), "goguest.wasm")
-	build := exec.Command("go", "build", "-buildmode=c-shared", "-ldflags=-s -w", "-o", file, "./testdata/goguest")
-	build.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	module, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	module := compileGuest(t, "goguest")
 	call := newCall(small, 1, newView(t, small, 1))
 	var want retrieval.Result
 	if err := retrieval.NewFlat(compute.NewCPU()).Search(t.Context(), call, &want); err != nil {

@@ -30,12 +30,19 @@ var hostFuncs = map[string]func(*instance, args){
 	"store_info":     (*instance).hostStoreInfo,
 	"indexed_ranges": (*instance).hostIndexedRanges,
 	"read_vectors":   (*instance).hostReadVectors,
+	"build_info":     (*instance).hostBuildInfo,
 	"queries_info":   (*instance).hostQueriesInfo,
 	"read_queries":   (*instance).hostReadQueries,
 	"score":          (*instance).hostScore,
 	"score_range":    (*instance).hostScoreRange,
 	"topk_range":     (*instance).hostTopKRange,
 	"emit":           (*instance).hostEmit,
+	"emit_summary":   (*instance).hostEmitSummary,
+	"hits_read":      (*instance).hostHitsRead,
+	"emit_bias":      (*instance).hostEmitBias,
+	"place_info":     (*instance).hostPlaceInfo,
+	"state_ranges":   (*instance).hostStateRanges,
+	"place":          (*instance).hostPlace,
 }
 
 // addHostModule offers the ABI's functions to the runtime's modules.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
+	"github.com/retrievalattention/ra/host/placement"
 	"github.com/retrievalattention/ra/host/plugin/internal/fuel"
 	"github.com/retrievalattention/ra/host/retrieval"
 	abi "github.com/retrievalattention/ra/sdk/abi/v1"
@@ -33,7 +34,7 @@ type instance struct {
 	stack  [4]uint64
 	broken bool
 
-	configure, build, append, search api.Function
+	exports map[string]api.Function // those of the ABI
 
 	call guestCall
 
@@ -43,6 +44,8 @@ type instance struct {
 	outs    [abi.MaxQueries][]float32
 	tops    [abi.MaxQueries]*kernel.TopK
 	scores  []float32
+	logits  [][]float32 // of the hits, by query, while weighing
+	keys    []float32   // stored keys that are used as queries
 	checker retrieval.Checker
 
 	clock  uint64 // nanoseconds, by readings and skipped pauses
@@ -57,12 +60,17 @@ type guestCall struct {
 	caller   context.Context
 	deadline time.Time
 	limit    time.Duration
-	work     int64 // since the last look at the clock
+	work     int64 // multiply-adds since the last look at the clock
+	done     int64 // before that
 
 	layer       int
 	views       []*kv.View
+	build       *retrieval.Build  // of a build
 	search      *retrieval.Call   // of a search
 	result      *retrieval.Result // of a search
+	place       *placement.Call   // of a policy
+	moves       []placement.Move  // of a policy
+	head        int               // KV head of a build or append
 	firstKVHead int
 	kvHeads     int
 	scored      int64
@@ -113,9 +121,12 @@ func (p *Plugin) instantiate(ctx context.Context) (in *instance, err error) {
 	if !p.opts.Trusted {
 		in.fuel = in.mod.ExportedGlobal(fuel.Global).(api.MutableGlobal)
 	}
-	in.configure, in.build = in.mod.ExportedFunction("ra_configure"), in.mod.ExportedFunction("ra_build")
-	in.append, in.search = in.mod.ExportedFunction("ra_append"), in.mod.ExportedFunction("ra_search")
-
+	in.exports = map[string]api.Function{}
+	for _, e := range abi.Exports() {
+		if f := in.mod.ExportedFunction(e.Name); f != nil {
+			in.exports[e.Name] = f
+		}
+	}
 	in.begin(ctx, abi.ScopeInit, p.opts.Limits.BuildTimeout)
 	if f := in.mod.ExportedFunction("_initialize"); f != nil {
 		if err := in.run("_initialize", f); err != nil {
@@ -131,7 +142,7 @@ func (p *Plugin) instantiate(ctx context.Context) (in *instance, err error) {
 // setUp passes the parameters.
 func (in *instance) setUp(ctx context.Context) error {
 	in.begin(ctx, abi.ScopeConfigure, in.p.opts.Limits.BuildTimeout)
-	return in.status("ra_configure", in.configure, uint64(len(in.p.params)))
+	return in.status("ra_configure", uint64(len(in.p.params)))
 }
 
 // begin starts a call of the given scope; the caller fills in the rest.
@@ -142,14 +153,15 @@ func (in *instance) begin(ctx context.Context, scope abi.Scope, timeout time.Dur
 
 // end drops what the call borrowed.
 func (in *instance) end() {
-	in.call.views, in.call.search, in.call.result, in.call.caller = nil, nil, nil, nil
+	c := &in.call
+	c.views, c.build, c.search, c.result, c.place, c.moves, c.caller = nil, nil, nil, nil, nil, nil, nil
 	clear(in.queries[:])
 	clear(in.outs[:])
 }
 
 // status runs an export that returns a status.
-func (in *instance) status(name string, f api.Function, args ...uint64) error {
-	if err := in.run(name, f, args...); err != nil {
+func (in *instance) status(name string, args ...uint64) error {
+	if err := in.run(name, in.exports[name], args...); err != nil {
 		return err
 	}
 	code := api.DecodeI32(in.stack[0])
@@ -236,6 +248,9 @@ func (in *instance) spend(work int64) {
 	c := &in.call
 	if c.work += work; c.work < workPerCheck {
 		return
+	}
+	if c.done += c.work; c.done > in.p.opts.Limits.Work {
+		in.trap(ErrWork, "%s asked for more than %d multiply-adds; raise limits.work", c.export, in.p.opts.Limits.Work)
 	}
 	c.work = 0
 	if err := c.caller.Err(); err != nil {

@@ -37,28 +37,36 @@ type selection struct {
 	view   *kv.View
 	kvHead int
 	dim    int
-	index  []int       // of retrieval.Call
+	index  []int       // of retrieval.Call; nil for other queries
 	vecs   [][]float32 // borrowed
 }
 
 // selectQueries resolves a query argument and the n-1 queries that follow it
 // in its KV head's order: the heads of the group, then those of the next
-// token.
+// token; for stored keys the next positions.
 func (in *instance) selectQueries(query, n uint32) selection {
 	if n == 0 || n > abi.MaxQueries {
 		in.trap(ErrCall, "%d queries, want 1 to %d", n, abi.MaxQueries)
 	}
+	i := int(query & abi.QueryIndexMask)
 	switch tag := query >> abi.QueryTagShift; tag {
 	case abi.QueryOfCall:
+		return in.queriesOfCall(i, int(n))
 	case abi.QueryOfPrefill:
-		in.trap(ErrCall, "query %#x is one of the prefill, which this host does not serve yet", query)
+		return in.queriesOfPrefill(i, int(n))
 	case abi.QueryOfKey:
-		in.trap(ErrCall, "query %#x is a stored key, which this host does not serve yet", query)
+		return in.queriesOfKeys(i, int(n))
 	default:
 		in.trap(ErrCall, "query %#x has the unknown tag %d", query, tag)
+		return selection{}
 	}
+}
+
+func (in *instance) queriesOfCall(i, n int) selection {
 	call := in.call.search
-	i := int(query & abi.QueryIndexMask)
+	if call == nil {
+		in.trap(ErrCall, "query %d is one of a search, and this is %s", i, in.call.export)
+	}
 	if i >= call.Count() {
 		in.trap(ErrCall, "query %d, the call has %d", i, call.Count())
 	}
@@ -66,10 +74,10 @@ func (in *instance) selectQueries(query, n uint32) selection {
 	s.kvHead = in.kvHead(uint32(call.KVHead(i)))
 	group := call.Heads / s.view.Context().Geometry().KVHeads
 	g, token := i%call.Heads%group, i/call.Heads%call.Tokens
-	if left := (call.Tokens-token)*group - g; int(n) > left {
+	if left := (call.Tokens-token)*group - g; n > left {
 		in.trap(ErrCall, "%d queries from query %d on, its sequence and KV head have %d left", n, i, left)
 	}
-	for j := range int(n) {
+	for j := range n {
 		in.index[j] = i
 		in.queries[j] = call.Query(i)
 		if g++; g == group {
@@ -79,6 +87,47 @@ func (in *instance) selectQueries(query, n uint32) selection {
 	}
 	s.index, s.vecs = in.index[:n], in.queries[:n]
 	return s
+}
+
+func (in *instance) queriesOfPrefill(i, n int) selection {
+	b := in.call.build
+	if b == nil || b.Queries == nil {
+		in.trap(ErrCall, "query %d of the prefill: there are none during %s; list %q under \"needs\" of the description to have them for ra_build",
+			i, in.call.export, abi.NeedPrefillQueries)
+	}
+	geo := b.View.Context().Geometry()
+	d, group := geo.HeadDim, b.Heads/geo.KVHeads
+	if count := len(b.Queries) / (b.Heads * d) * group; i+n > count {
+		in.trap(ErrCall, "%d queries of the prefill from %d on, the KV head has %d", n, i, count)
+	}
+	for j := range n {
+		at := ((i+j)/group*b.Heads + in.call.head*group + (i+j)%group) * d
+		in.queries[j] = b.Queries[at : at+d]
+	}
+	return selection{view: b.View, kvHead: in.call.head, dim: d, vecs: in.queries[:n]}
+}
+
+func (in *instance) queriesOfKeys(i, n int) selection {
+	if in.call.scope&abi.ScopeIndex == 0 {
+		in.trap(ErrCall, "query %d is a stored key, which can be used in ra_build and ra_append, not in %s", i, in.call.export)
+	}
+	view := in.call.views[0]
+	if i+n > view.Len() {
+		in.trap(ErrCall, "%d keys from %d on, the sequence has %d tokens", n, i, view.Len())
+	}
+	d := view.Context().Geometry().HeadDim
+	if len(in.keys) < abi.MaxQueries*d {
+		in.keys = make([]float32, abi.MaxQueries*d)
+	}
+	for s := range view.Context().Segments(in.call.layer, in.call.head, i, i+n) {
+		for r := range s.Keys.N {
+			s.Keys.Widen(r, in.keys[(s.Start-i+r)*d:][:d])
+		}
+	}
+	for j := range n {
+		in.queries[j] = in.keys[j*d : (j+1)*d]
+	}
+	return selection{view: view, kvHead: in.call.head, dim: d, vecs: in.queries[:n]}
 }
 
 // work returns the multiply-adds of scoring rows rows.
@@ -125,13 +174,18 @@ func (in *instance) hostStoreInfo(a args) {
 func (in *instance) hostIndexedRanges(a args) {
 	view := in.sequence(a.u32(0))
 	in.kvHead(a.u32(1))
+	in.putRanges(a, view, kv.Indexed, a.u32(2), a.u32(3))
+}
+
+// putRanges writes the ranges of a state as pairs, as many as fit whole.
+func (in *instance) putRanges(a args, view *kv.View, state kv.State, buf, limit uint32) {
 	count := 0
-	for range view.Ranges(in.call.layer, kv.Indexed) {
+	for range view.Ranges(in.call.layer, state) {
 		count++
 	}
-	out := in.words("buf", a.u32(2), uint64(2*min(count, int(a.u32(3)/8))))
+	out := in.words("buf", buf, uint64(2*min(count, int(limit/8))))
 	in.spend(int64(count))
-	for r := range view.Ranges(in.call.layer, kv.Indexed) {
+	for r := range view.Ranges(in.call.layer, state) {
 		if len(out) == 0 {
 			break
 		}
@@ -163,6 +217,17 @@ func (in *instance) hostReadVectors(a args) {
 			rows.Widen(0, out[i*d:(i+1)*d])
 		}
 	}
+}
+
+func (in *instance) hostBuildInfo(a args) {
+	geo := in.call.views[0].Context().Geometry()
+	var f [abi.BuildWords]uint32
+	f[abi.BuildKVHead], f[abi.BuildHeadDim] = uint32(in.call.head), uint32(geo.HeadDim)
+	if b := in.call.build; b != nil {
+		f[abi.BuildGroup] = uint32(b.Heads / geo.KVHeads)
+		f[abi.BuildQueries] = uint32(len(b.Queries) / (b.Heads * geo.HeadDim))
+	}
+	in.putWords(a, a.u32(0), a.u32(1), f[:])
 }
 
 func (in *instance) hostQueriesInfo(a args) {
@@ -278,10 +343,19 @@ func (in *instance) take(t *kernel.TopK, ids []uint32, scores []float32, at int)
 	return t.Take(ids, scores[at:])
 }
 
+// queryOfCall resolves an argument that must be a query of the search.
+func (in *instance) queryOfCall(query uint32) selection {
+	s := in.selectQueries(query, 1)
+	if s.index == nil {
+		in.trap(ErrCall, "query %#x is not one of the search", query)
+	}
+	return s
+}
+
 // hostEmit copies hits to the result. What depends on single ids is checked
 // when the search is over.
 func (in *instance) hostEmit(a args) {
-	s := in.selectQueries(a.u32(0), 1)
+	s := in.queryOfCall(a.u32(0))
 	n := a.u32(3)
 	hits := &in.call.result.Hits[s.index[0]]
 	if top := in.call.search.TopK; int64(len(hits.IDs))+int64(n) > int64(top) {
@@ -302,4 +376,21 @@ func (in *instance) hostEmit(a args) {
 		}
 	}
 	hits.IDs = append(hits.IDs, ids...)
+}
+
+// hostEmitSummary copies summaries to the result.
+func (in *instance) hostEmitSummary(a args) {
+	s := in.queryOfCall(a.u32(0))
+	n := a.u32(1)
+	sums := &in.call.result.Hits[s.index[0]].Summaries
+	if have := sums.Len(); int64(have)+int64(n) > abi.MaxSummaries {
+		in.trap(retrieval.ErrHits, "query %d: %d summaries, at most %d are allowed", s.index[0], int64(have)+int64(n), abi.MaxSummaries)
+	}
+	logits := in.floats("logits", a.u32(2), uint64(n))
+	mults := in.floats("log_mults", a.u32(3), uint64(n))
+	values := in.floats("values", a.u32(4), uint64(n)*uint64(s.dim))
+	in.spend(int64(len(values)))
+	for j, logit := range logits {
+		sums.Add(logit, mults[j], values[j*s.dim:(j+1)*s.dim])
+	}
 }

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
@@ -27,6 +30,7 @@ type Plugin struct {
 	opts   Options
 	log    *slog.Logger
 	digest string
+	size   int // bytes of the module
 	desc   *Description
 	params string // text for params_read
 
@@ -37,10 +41,11 @@ type Plugin struct {
 	memory   atomic.Int64 // bytes committed by all instances
 	closed   atomic.Bool
 
-	exact *retrieval.Flat
-	built builds
-	stats statistics
-	once  sync.Once // of Close
+	exact   *retrieval.Flat
+	built   builds
+	backoff backoff
+	stats   statistics
+	once    sync.Once // of Close
 }
 
 var _ retrieval.Strategy = (*Plugin)(nil)
@@ -48,7 +53,10 @@ var _ retrieval.Strategy = (*Plugin)(nil)
 // Load reads, checks, compiles and configures a plugin, and makes one
 // instance of it, so that a bad plugin fails here and not in a search. All
 // errors are an [*Error]. The caller must close the plugin.
-func Load(ctx context.Context, o Options) (*Plugin, error) {
+func Load(ctx context.Context, o Options) (*Plugin, error) { return loadKind(ctx, o, abi.KindSearch) }
+
+// loadKind loads a plugin of the given kind, or of any when it is empty.
+func loadKind(ctx context.Context, o Options, kind string) (*Plugin, error) {
 	fail := func(label, digest string, err error) (*Plugin, error) {
 		return nil, &Error{Plugin: label, Digest: digest, Operation: "load", Layer: -1, Step: -1, Err: err}
 	}
@@ -59,17 +67,17 @@ func Load(ctx context.Context, o Options) (*Plugin, error) {
 	if err != nil {
 		return fail(label, "", err)
 	}
-	p := &Plugin{opts: o, digest: Digest(module), pool: newPool(o.Instances), exact: retrieval.NewFlat(o.Scanner)}
+	p := &Plugin{opts: o, digest: Digest(module), size: len(module), pool: newPool(o.Instances), exact: retrieval.NewFlat(o.Scanner), backoff: backoff{now: time.Now}}
 	p.opts.Bytes = nil
 	p.log = o.Logger.With("plugin", label)
-	if err := p.load(ctx, module); err != nil {
+	if err := p.load(ctx, module, kind); err != nil {
 		p.shutDown()
 		return fail(label, p.digest, err)
 	}
 	return p, nil
 }
 
-func (p *Plugin) load(ctx context.Context, module []byte) error {
+func (p *Plugin) load(ctx context.Context, module []byte, kind string) error {
 	m, err := wasmbin.Parse(module)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrModule, err)
@@ -90,7 +98,7 @@ func (p *Plugin) load(ctx context.Context, module []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := p.introduce(ctx, in); err != nil {
+	if err := p.introduce(ctx, in, kind); err != nil {
 		in.close()
 		return err
 	}
@@ -100,7 +108,7 @@ func (p *Plugin) load(ctx context.Context, module []byte) error {
 }
 
 // introduce asks the first instance what it is and configures it.
-func (p *Plugin) introduce(ctx context.Context, in *instance) error {
+func (p *Plugin) introduce(ctx context.Context, in *instance, kind string) error {
 	in.begin(ctx, abi.ScopeInit, p.opts.Limits.BuildTimeout)
 	if err := in.run("ra_describe", in.mod.ExportedFunction("ra_describe")); err != nil {
 		return err
@@ -116,6 +124,17 @@ func (p *Plugin) introduce(ctx context.Context, in *instance) error {
 	d, err := parseDescription(text)
 	if err != nil {
 		return err
+	}
+	if kind == "" {
+		kind = d.Kind
+	}
+	if d.Kind != kind {
+		return fmt.Errorf("%w: %s is a %s plugin, a %s plugin is asked for", ErrABI, d.Name, d.Kind, kind)
+	}
+	for _, e := range abi.Exports() {
+		if asked := !e.Optional || slices.Contains(d.Needs, strings.TrimPrefix(e.Name, "ra_")); e.Kind == kind && asked && in.exports[e.Name] == nil {
+			return fmt.Errorf("%w: it does not export %s %s", ErrABI, e.Name, e.Signature())
+		}
 	}
 	if p.params, err = d.resolve(p.opts.Params); err != nil {
 		return err
@@ -264,13 +283,23 @@ func checkFunctions(c wazero.CompiledModule) error {
 			}
 		}
 	}
-	for _, f := range abi.Exports() {
-		def := exports[f.Name]
+	var names []string
+	for _, e := range abi.Exports() {
+		names = append(names, e.Name)
+		def := exports[e.Name]
 		if def == nil {
-			return fmt.Errorf("%w: it does not export %s %s", ErrABI, f.Name, f.Signature())
+			if e.Kind == "" {
+				return fmt.Errorf("%w: it does not export %s %s", ErrABI, e.Name, e.Signature())
+			}
+			continue
 		}
-		if got := signatureOf(def); got != f.Signature() {
-			return fmt.Errorf("%w: it exports %s as %s, expected %s", ErrABI, f.Name, got, f.Signature())
+		if got := signatureOf(def); got != e.Signature() {
+			return fmt.Errorf("%w: it exports %s as %s, expected %s", ErrABI, e.Name, got, e.Signature())
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(exports)) {
+		if strings.HasPrefix(name, "ra_") && !slices.Contains(names, name) {
+			return fmt.Errorf("%w: it exports %s, which is not in the ABI%s", ErrABI, clip(name, 64), meant(nearest(name, names)))
 		}
 	}
 	if def := exports["_initialize"]; def != nil && signatureOf(def) != "()" {

@@ -36,6 +36,9 @@ type Limits struct {
 	// computing, during which a garbage collection of the host has to wait.
 	// Not used when the plugin is trusted.
 	Fuel int64
+	// Work is the most multiply-adds that kernels may do in one call into the
+	// guest. Default 1e13, some minutes of one core.
+	Work int64
 }
 
 // Options say which plugin to load and how to run it.
@@ -49,7 +52,7 @@ type Options struct {
 	// SHA256 is verified when set: hex, with or without "sha256:" before it.
 	SHA256 string
 	// Params are checked against what the plugin declares. Numbers may be of
-	// any Go integer or float type.
+	// any Go integer or float type; a string is read as the declared type.
 	Params map[string]any
 	Limits Limits
 	// Instances bounds the instances alive at once; a search is split over
@@ -86,6 +89,8 @@ func (o *Options) complete() error {
 		return fmt.Errorf("a timeout is negative")
 	case l.Fuel < 0:
 		return fmt.Errorf("limits.fuel is %d, want a positive number", l.Fuel)
+	case l.Work < 0:
+		return fmt.Errorf("limits.work is %d, want a positive number", l.Work)
 	case o.Instances < 0:
 		return fmt.Errorf("instances is %d, want a positive number", o.Instances)
 	}
@@ -100,6 +105,7 @@ func (o *Options) complete() error {
 	orElse(&l.SearchTimeout, 10*time.Second)
 	orElse(&l.BuildTimeout, 5*time.Minute)
 	orElse(&l.Fuel, int64(1e9))
+	orElse(&l.Work, int64(1e13))
 	orElse(&o.Instances, runtime.GOMAXPROCS(0))
 	if o.Scanner == nil {
 		o.Scanner = compute.NewCPU()

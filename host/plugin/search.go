@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/retrieval"
+	"github.com/retrievalattention/ra/host/sched"
 	abi "github.com/retrievalattention/ra/sdk/abi/v1"
 )
 
@@ -20,13 +22,19 @@ func (p *Plugin) Info() retrieval.Info {
 // not change it.
 func (p *Plugin) Description() *Description { return p.desc }
 
+// UsesPrefillQueries reports whether the plugin's description asks for them.
+func (p *Plugin) UsesPrefillQueries() bool {
+	return slices.Contains(p.desc.Needs, abi.NeedPrefillQueries)
+}
+
 // Build lets the plugin build the index of one layer, one call a KV head,
 // spread over the instances. When it fails and the plugin falls back, Build
 // returns nil and the searches of that layer are answered exactly from then
 // on, until a Build of the same view and layer succeeds.
 func (p *Plugin) Build(ctx context.Context, b *retrieval.Build) error {
 	err := p.perHead(ctx, b.View, b.Layer, abi.ScopeBuild, func(in *instance, head int) error {
-		return in.status("ra_build", in.build, uint64(b.Layer), uint64(head))
+		in.call.build = b
+		return in.status("ra_build", uint64(b.Layer), uint64(head))
 	})
 	return p.indexed(ctx, b.View, b.Layer, "build", err)
 }
@@ -38,7 +46,7 @@ func (p *Plugin) Append(ctx context.Context, view *kv.View, layer int, r kv.Rang
 		return nil // the layer has no index to append to
 	}
 	err := p.perHead(ctx, view, layer, abi.ScopeAppend, func(in *instance, head int) error {
-		return in.status("ra_append", in.append, uint64(layer), uint64(head), uint64(r.Lo), uint64(r.Hi))
+		return in.status("ra_append", uint64(layer), uint64(head), uint64(r.Lo), uint64(r.Hi))
 	})
 	return p.indexed(ctx, view, layer, "append", err)
 }
@@ -78,7 +86,7 @@ func (p *Plugin) perHead(ctx context.Context, view *kv.View, layer int, scope ab
 		for h := first; h < first+n; h++ {
 			c := &in.call
 			c.layer, c.views, c.firstKVHead, c.kvHeads = layer, append(c.views[:0], view), 0, heads
-			c.failText, c.logLines, c.randomOK = "", 0, false
+			c.head, c.failText, c.logLines, c.randomOK = h, "", 0, false
 			if err := f(in, h); err != nil {
 				return err
 			}
@@ -94,33 +102,29 @@ func (p *Plugin) share(ctx context.Context, n int, f func(in *instance, first, n
 	if err != nil {
 		return err
 	}
-	var helpers []*instance
-	for len(helpers)+1 < n {
+	instances := []*instance{main}
+	for len(instances) < n {
 		in := p.tryAcquire(ctx)
 		if in == nil {
 			break
 		}
-		helpers = append(helpers, in)
+		instances = append(instances, in)
 	}
-	shares := len(helpers) + 1
+	shares := len(instances)
 	bound := func(i int) int { return i * n / shares }
 	errs := make([]error, shares)
-	var wg sync.WaitGroup
-	for i, in := range helpers {
-		wg.Go(func() {
-			defer p.release(in)
-			errs[i+1] = f(in, bound(i+1), bound(i+2)-bound(i+1))
-		})
+	err = sched.Run(ctx, shares, 0, func(i int, _ []float32) {
+		errs[i] = f(instances[i], bound(i), bound(i+1)-bound(i))
+	})
+	for _, in := range instances {
+		p.release(in)
 	}
-	errs[0] = f(main, 0, bound(1))
-	p.release(main)
-	wg.Wait()
-	for _, err := range errs {
-		if err != nil {
-			return err
+	for _, e := range errs {
+		if e != nil {
+			return e
 		}
 	}
-	return nil
+	return err
 }
 
 // Search answers a call by the plugin, its KV heads split over the idle
@@ -130,18 +134,22 @@ func (p *Plugin) Search(ctx context.Context, call *retrieval.Call, res *retrieva
 		return p.errorOf("search", call.Layer, call.Step, err)
 	}
 	p.stats.calls.Add(1)
-	if p.opts.OnFailure == Fallback && p.built.anyFailed(call) {
+	if p.opts.OnFailure == Fallback && (p.built.anyFailed(call) || p.backoff.resting()) {
 		p.fellBack()
 		return p.exact.Search(ctx, call, res)
 	}
 	err := p.searchGuest(ctx, call, res)
 	switch {
 	case err == nil:
+		p.backoff.record(true)
 		return nil
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
 	err = p.failed("search", call.Layer, call.Step, err)
+	if rest := p.backoff.record(false); rest > 0 && p.opts.OnFailure == Fallback {
+		p.log.Debug("the plugin rests", "for", rest)
+	}
 	if p.opts.OnFailure == Fail || errors.Is(err, ErrClosed) {
 		return err
 	}
@@ -161,11 +169,14 @@ func (p *Plugin) searchGuest(ctx context.Context, call *retrieval.Call, res *ret
 		c := &in.call
 		c.layer, c.views, c.search, c.result = call.Layer, call.Views, call, res
 		c.firstKVHead, c.kvHeads = first, n
-		if err := in.status("ra_search", in.search, uint64(call.Layer)); err != nil {
+		if err := in.status("ra_search", uint64(call.Layer)); err != nil {
 			return err
 		}
 		if err := in.checkHits(); err != nil {
 			in.broken = true // what else it gets wrong nobody knows
+			return err
+		}
+		if err := in.weigh(); err != nil {
 			return err
 		}
 		mu.Lock()
@@ -177,17 +188,28 @@ func (p *Plugin) searchGuest(ctx context.Context, call *retrieval.Call, res *ret
 
 // checkHits checks what the guest emitted for its share.
 func (in *instance) checkHits() error {
-	call := in.call.search
-	group := call.Heads / call.Views[0].Context().Geometry().KVHeads
-	lo, hi := in.call.firstKVHead*group, (in.call.firstKVHead+in.call.kvHeads)*group
-	for i := 0; i < call.Count(); i += call.Heads {
-		for h := i + lo; h < i+hi; h++ {
-			if err := in.checker.Check(call, h, in.call.result.Hits[h]); err != nil {
-				return err
-			}
+	for i := range in.share() {
+		if err := in.checker.Check(in.call.search, i, in.call.result.Hits[i]); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// share yields the queries of the KV heads that the instance is to answer.
+func (in *instance) share() func(yield func(int) bool) {
+	call := in.call.search
+	group := call.Heads / call.Views[0].Context().Geometry().KVHeads
+	lo, hi := in.call.firstKVHead*group, (in.call.firstKVHead+in.call.kvHeads)*group
+	return func(yield func(int) bool) {
+		for i := 0; i < call.Count(); i += call.Heads {
+			for h := i + lo; h < i+hi; h++ {
+				if !yield(h) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // checkCall checks what only a host bug gets wrong, for a guest must not be

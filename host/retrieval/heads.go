@@ -1,11 +1,12 @@
 package retrieval
 
 import (
+	"cmp"
 	"context"
-	"sync"
 
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
+	"github.com/retrievalattention/ra/host/sched"
 )
 
 // HeadQueries are the queries of a call that search one KV head of one
@@ -16,40 +17,32 @@ type HeadQueries struct {
 	Index  []int // of the queries in the call, token by token
 }
 
-// EachHead calls f for every KV head of every sequence of the call, each on a
-// goroutine of its own, and returns the sum of what they returned, the pairs
+// EachHead calls f for every KV head of every sequence of the call, side by
+// side on the cores that there are, and returns the sum of what they returned, the pairs
 // scored, with the first error.
 func (c *Call) EachHead(ctx context.Context, f func(h HeadQueries) (scored int64, err error)) (int64, error) {
 	kvHeads := c.Views[0].Context().Geometry().KVHeads
 	group := c.Heads / kvHeads
 	n := len(c.Views) * kvHeads
 	scored, errs := make([]int64, n), make([]error, n)
-	index := make([]int, 0, c.Count())
-	var wg sync.WaitGroup
-	for i := range n {
+	err := sched.Run(ctx, n, 0, func(i int, _ []float32) {
 		seq, head := i/kvHeads, i%kvHeads
-		from := len(index)
+		h := HeadQueries{View: c.Views[seq], KVHead: head, Index: make([]int, 0, c.Tokens*group)}
 		for t := range c.Tokens {
 			for g := range group {
-				index = append(index, (seq*c.Tokens+t)*c.Heads+head*group+g)
+				h.Index = append(h.Index, (seq*c.Tokens+t)*c.Heads+head*group+g)
 			}
 		}
-		h := HeadQueries{View: c.Views[seq], KVHead: head, Index: index[from:]}
-		wg.Go(func() {
-			if errs[i] = ctx.Err(); errs[i] == nil {
-				scored[i], errs[i] = f(h)
-			}
-		})
-	}
-	wg.Wait()
+		scored[i], errs[i] = f(h)
+	})
 	var sum int64
-	for i, err := range errs {
-		if err != nil {
-			return sum, err
-		}
-		sum += scored[i]
+	for _, n := range scored {
+		sum += n
 	}
-	return sum, nil
+	for _, e := range errs {
+		err = cmp.Or(err, e)
+	}
+	return sum, err
 }
 
 // Room returns the ids of h with space for n, keeping memory.

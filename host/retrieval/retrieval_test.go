@@ -71,6 +71,7 @@ func TestFlatAgainstSort(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 1))
 	for _, c := range []struct{ kvHeads, group, seqs, tokens, n, k int }{
 		{2, 1, 1, 1, 300, 10}, {2, 2, 1, 1, 1500, 100}, {1, 8, 1, 1, 200, 7}, {3, 4, 2, 3, 90, 5}, {1, 16, 1, 1, 64, 64}, {2, 2, 1, 1, 3, 10},
+		{1, 2, 2, 1, 70_000, 50}, // in pieces
 	} {
 		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
 			const layer, dim = 1, 16
@@ -158,6 +159,12 @@ func TestCheck(t *testing.T) {
 		{retrieval.Hits{IDs: []uint32{55}}, "id 55 is a dropped token"},
 		{retrieval.Hits{IDs: []uint32{10}, Bias: []float32{inf}}, "the bias of id 10 is +Inf"},
 		{retrieval.Hits{IDs: []uint32{10}, Bias: []float32{}}, "0 biases for 1 ids"},
+		{summaries(1, -3, 1, 2), ""},
+		{summaries(inf, 0, 1, 2), "a summary has the element +Inf"},
+		{summaries(1, -inf, 1, 2), "a summary has the element -Inf"},
+		{summaries(1, 0, 1, float32(math.NaN())), "a summary has the element NaN"},
+		{summaries(1, 0, 1), "1 logits, 1 multiplicities and 1 value elements do not make summaries"},
+		{retrieval.Hits{Summaries: retrieval.Summaries{Logits: make([]float32, retrieval.MaxSummaries+1)}}, "16385 summaries, at most 16384"},
 	} {
 		err := checker.Check(call, 0, c.hits)
 		if c.want == "" {
@@ -174,6 +181,11 @@ func TestCheck(t *testing.T) {
 			t.Errorf("after %+v: %v", c.hits, err)
 		}
 	}
+}
+
+func summaries(logit, logMult float32, value ...float32) (h retrieval.Hits) {
+	h.Summaries.Add(logit, logMult, value)
+	return h
 }
 
 func TestInfoString(t *testing.T) {

@@ -35,6 +35,13 @@ type QueryUser interface {
 	UsesPrefillQueries() bool
 }
 
+// IndexSizer is implemented by strategies whose index lives in the memory of
+// the keys and values: what it will need for a context of that many tokens, in
+// bytes, is checked before the prefill.
+type IndexSizer interface {
+	IndexBytes(g kv.Geometry, tokens int) int64
+}
+
 // Info identifies a strategy.
 type Info struct {
 	Name    string `json:"name"`
@@ -97,8 +104,56 @@ func (c *Call) KVHead(i int) int {
 // Hits are the tokens found for one query. Bias, when not nil, is added to
 // each token's logit.
 type Hits struct {
-	IDs  []uint32
-	Bias []float32
+	IDs       []uint32
+	Bias      []float32
+	Summaries Summaries
+}
+
+// MaxSummaries is the most summaries of one query.
+const MaxSummaries = 1 << 14
+
+// Summaries are synthetic entries of one query's softmax: entry j stands for
+// exp(LogMults[j]) tokens of logit Logits[j] (scaled as attention scales, so
+// q.k/sqrt(head dim) of what it stands for) and of value row j. They are how
+// clusters (RetroInfer, arXiv 2505.02922) and the mass that was not retrieved
+// enter the attention.
+type Summaries struct {
+	Logits, LogMults []float32
+	Values           []float32 // [entries][head dim]
+}
+
+// Len returns the number of entries.
+func (s *Summaries) Len() int { return len(s.Logits) }
+
+// Add appends an entry; value is copied.
+func (s *Summaries) Add(logit, logMult float32, value []float32) {
+	s.Logits, s.LogMults = append(s.Logits, logit), append(s.LogMults, logMult)
+	s.Values = append(s.Values, value...)
+}
+
+// Reset drops the entries, keeping memory.
+func (s *Summaries) Reset() {
+	s.Logits, s.LogMults, s.Values = s.Logits[:0], s.LogMults[:0], s.Values[:0]
+}
+
+// check returns an error wrapping [ErrHits] unless the entries are whole,
+// finite and not too many.
+func (s *Summaries) check(dim int) error {
+	n := s.Len()
+	if n > MaxSummaries {
+		return fmt.Errorf("%w: %d summaries, at most %d are allowed", ErrHits, n, MaxSummaries)
+	}
+	if len(s.LogMults) != n || len(s.Values) != n*dim {
+		return fmt.Errorf("%w: %d logits, %d multiplicities and %d value elements do not make summaries", ErrHits, n, len(s.LogMults), len(s.Values))
+	}
+	for _, x := range [][]float32{s.Logits, s.LogMults, s.Values} {
+		for _, v := range x {
+			if v-v != 0 {
+				return fmt.Errorf("%w: a summary has the element %v", ErrHits, v)
+			}
+		}
+	}
+	return nil
 }
 
 // Result is the answer to a call. It may be reused; its slices are.
@@ -116,6 +171,7 @@ func (res *Result) Reset(n int) {
 	for i := range res.Hits {
 		res.Hits[i].IDs = res.Hits[i].IDs[:0]
 		res.Hits[i].Bias = nil
+		res.Hits[i].Summaries.Reset()
 	}
 	res.KeysScored = 0
 }
@@ -128,7 +184,7 @@ type Checker struct {
 
 // Check returns an error wrapping [ErrHits] unless the hits of query i are
 // ids of indexed tokens of the query's view, each at most once, at most
-// call.TopK of them, with finite biases, one an id.
+// call.TopK of them, with finite biases, one an id, and finite summaries.
 func (c *Checker) Check(call *Call, i int, h Hits) error {
 	view := call.View(i)
 	if len(h.IDs) > call.TopK {
@@ -141,6 +197,9 @@ func (c *Checker) Check(call *Call, i int, h Hits) error {
 		if math.IsNaN(float64(b)) || math.IsInf(float64(b), 0) {
 			return fmt.Errorf("%w: query %d: the bias of id %d is %v", ErrHits, i, h.IDs[j], b)
 		}
+	}
+	if err := h.Summaries.check(call.Dim()); err != nil {
+		return fmt.Errorf("query %d: %w", i, err)
 	}
 	n := view.Len()
 	if words := (n + 63) / 64; len(c.seen) < words {

@@ -15,6 +15,13 @@ type Host interface {
 	ScoreRange(q Query, n, lo, hi uint32, out []float32)
 	TopKRange(q Query, n, lo, hi, k uint32, ids []uint32, scores []float32, counts []uint32) uint32
 	Emit(q Query, ids []uint32, bias []float32)
+	EmitSummary(q Query, logits, logMults, values []float32)
+	ReadHits(q Query, ids []uint32, logits []float32) uint32
+	EmitBias(q Query, bias []float32)
+	BuildInfo(buf []uint32)
+	PlaceInfo(buf []uint32)
+	StateRanges(s State, buf []Range) uint32
+	Place(s State, lo, hi uint32)
 }
 
 // host is the attached one.
@@ -27,9 +34,6 @@ func Attach(h Host) (detach func()) {
 	host = h
 	return func() { host = before }
 }
-
-// Registered returns what was given to [Register].
-func Registered() (Description, Search) { return description, plugin }
 
 func logText(level uint32, text string) { host.Log(level, text) }
 
@@ -56,3 +60,19 @@ func topKRange(q Query, n, lo, hi, k uint32, ids []uint32, scores []float32, cou
 }
 
 func emit(q Query, ids []uint32, bias []float32) { host.Emit(q, ids, bias) }
+
+func emitSummary(q Query, logits, logMults, values []float32) {
+	host.EmitSummary(q, logits, logMults, values)
+}
+
+func readHits(q Query, ids []uint32, logits []float32) uint32 { return host.ReadHits(q, ids, logits) }
+
+func emitBias(q Query, bias []float32) { host.EmitBias(q, bias) }
+
+func buildInfo(buf []uint32) { host.BuildInfo(buf) }
+
+func placeInfo(buf []uint32) { host.PlaceInfo(buf) }
+
+func stateRanges(s State, buf []Range) uint32 { return host.StateRanges(s, buf) }
+
+func place(s State, lo, hi uint32) { host.Place(s, lo, hi) }

@@ -7,54 +7,6 @@ import (
 	"unsafe"
 )
 
-//go:wasmimport ra log
-//go:noescape
-func importLog(level uint32, text unsafe.Pointer, textLen uint32)
-
-//go:wasmimport ra fail
-//go:noescape
-func importFail(text unsafe.Pointer, textLen uint32)
-
-//go:wasmimport ra params_read
-//go:noescape
-func importParamsRead(buf unsafe.Pointer, bufLimit uint32) uint32
-
-//go:wasmimport ra store_info
-//go:noescape
-func importStoreInfo(sequence, kvHead uint32, buf unsafe.Pointer, bufLimit uint32) uint32
-
-//go:wasmimport ra indexed_ranges
-//go:noescape
-func importIndexedRanges(sequence, kvHead uint32, buf unsafe.Pointer, bufLimit uint32) uint32
-
-//go:wasmimport ra read_vectors
-//go:noescape
-func importReadVectors(what, sequence, kvHead uint32, ids unsafe.Pointer, n uint32, out unsafe.Pointer)
-
-//go:wasmimport ra queries_info
-//go:noescape
-func importQueriesInfo(buf unsafe.Pointer, bufLimit uint32) uint32
-
-//go:wasmimport ra read_queries
-//go:noescape
-func importReadQueries(query, nQueries uint32, out unsafe.Pointer)
-
-//go:wasmimport ra score
-//go:noescape
-func importScore(query, nQueries uint32, ids unsafe.Pointer, n uint32, out unsafe.Pointer)
-
-//go:wasmimport ra score_range
-//go:noescape
-func importScoreRange(query, nQueries, lo, hi uint32, out unsafe.Pointer)
-
-//go:wasmimport ra topk_range
-//go:noescape
-func importTopKRange(query, nQueries, lo, hi, k uint32, outIDs, outScores, outCounts unsafe.Pointer) uint32
-
-//go:wasmimport ra emit
-//go:noescape
-func importEmit(query uint32, ids, bias unsafe.Pointer, n uint32)
-
 func addr[T any](s []T) unsafe.Pointer { return unsafe.Pointer(unsafe.SliceData(s)) }
 
 func logText(level uint32, text string) {
@@ -94,6 +46,26 @@ func topKRange(q Query, n, lo, hi, k uint32, ids []uint32, scores []float32, cou
 	return importTopKRange(uint32(q), n, lo, hi, k, addr(ids), addr(scores), addr(counts))
 }
 
+func emitSummary(q Query, logits, logMults, values []float32) {
+	importEmitSummary(uint32(q), uint32(len(logits)), addr(logits), addr(logMults), addr(values))
+}
+
+func readHits(q Query, ids []uint32, logits []float32) uint32 {
+	return importHitsRead(uint32(q), addr(ids), addr(logits), uint32(len(ids)))
+}
+
+func emitBias(q Query, bias []float32) { importEmitBias(uint32(q), addr(bias), uint32(len(bias))) }
+
+func buildInfo(buf []uint32) { importBuildInfo(addr(buf), uint32(4*len(buf))) }
+
+func placeInfo(buf []uint32) { importPlaceInfo(addr(buf), uint32(4*len(buf))) }
+
+func stateRanges(s State, buf []Range) uint32 {
+	return importStateRanges(uint32(s), addr(buf), uint32(8*len(buf)))
+}
+
+func place(s State, lo, hi uint32) { importPlace(uint32(s), lo, hi) }
+
 func emit(q Query, ids []uint32, bias []float32) {
 	importEmit(uint32(q), addr(ids), addr(bias), uint32(len(ids)))
 }
@@ -115,7 +87,11 @@ func exportDescribe() uint64 {
 func exportConfigure(paramsLen uint32) int32 {
 	buf := make([]byte, paramsLen)
 	n := importParamsRead(addr(buf), paramsLen)
-	return finish(plugin.Configure(ParseParams(string(buf[:min(n, paramsLen)]))))
+	params := ParseParams(string(buf[:min(n, paramsLen)]))
+	if policy != nil {
+		return finish(policy.Configure(params))
+	}
+	return finish(plugin.Configure(params))
 }
 
 //go:wasmexport ra_build
@@ -130,6 +106,12 @@ func exportAppend(layer, kvHead, lo, hi uint32) int32 {
 
 //go:wasmexport ra_search
 func exportSearch(layer uint32) int32 { return finish(plugin.Search(BeginCall(int(layer)))) }
+
+//go:wasmexport ra_weigh
+func exportWeigh(layer uint32) int32 { return finish(plugin.(Weigher).Weigh(BeginCall(int(layer)))) }
+
+//go:wasmexport ra_place
+func exportPlace(layer uint32) int32 { return finish(policy.Place(int(layer))) }
 
 // collectEvery is the number of calls between two garbage collections. The
 // runtime gets no chance to collect in the background, for nothing of it runs

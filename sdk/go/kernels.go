@@ -99,6 +99,90 @@ func Emit(q Query, ids []uint32, bias []float32) {
 	emit(q, ids, bias)
 }
 
+// EmitSummaries answers query q with entries that stand for tokens which are
+// not emitted: entry j counts as exp(logMults[j]) tokens of the (scaled) logit
+// logits[j] and the value values[j], values being [n][HeadDim].
+func EmitSummaries(q Query, logits, logMults, values []float32) {
+	need("logMults", len(logMults), len(logits))
+	need("values", len(values), len(logits)*current.HeadDim)
+	emitSummary(q, logits, logMults, values)
+}
+
+// ReadHits writes the ids that query q emitted and their logits, scaled as
+// attention scales, as many as both hold, and returns how many there are. For
+// Weigh.
+func ReadHits(q Query, ids []uint32, logits []float32) int {
+	n := len(ids)
+	need("logits", len(logits), n)
+	return int(readHits(q, ids, logits[:n]))
+}
+
+// EmitBias sets the biases of query q's hits, one a hit, in the order of
+// [ReadHits]. For Weigh.
+func EmitBias(q Query, bias []float32) { emitBias(q, bias) }
+
+// BuildInfo describes a build of one KV head.
+type BuildInfo struct {
+	Queries int // tokens whose queries were kept from the prefill
+	Group   int // query heads that share the KV head
+	HeadDim int
+}
+
+// Building describes the build under way. For Build.
+func Building() BuildInfo {
+	var f [abi.BuildWords]uint32
+	buildInfo(f[:])
+	return BuildInfo{Queries: int(f[abi.BuildQueries]), Group: int(f[abi.BuildGroup]), HeadDim: int(f[abi.BuildHeadDim])}
+}
+
+// PrefillQuery selects a query of the prefill during Build: index is
+// token*Group + head of the group, and those that follow are the next heads,
+// then the next tokens.
+func PrefillQuery(index int) Query { return abi.QueryOfPrefill<<abi.QueryTagShift | Query(index) }
+
+// KeyQuery selects a stored key as a query during Build and Append; those
+// that follow are the next positions.
+func KeyQuery(position int) Query { return abi.QueryOfKey<<abi.QueryTagShift | Query(position) }
+
+// State says how a token is treated.
+type State uint32
+
+// States.
+const (
+	Static  State = abi.StateStatic  // attended at every step
+	Indexed State = abi.StateIndexed // attended when a search returns it
+	Dropped State = abi.StateDropped // never attended
+)
+
+// Placing is what a policy is asked about.
+type Placing struct {
+	Tokens   int  // positions of the sequence
+	Prefill  int  // of these, tokens of the prefill
+	Decoding bool // false right after the prefill, when all tokens are static
+	Layers   int
+	KVHeads  int
+	HeadDim  int
+}
+
+// PlaceInfo describes the call under way. For a policy's Place.
+func PlaceInfo() Placing {
+	var f [abi.PlaceWords]uint32
+	placeInfo(f[:])
+	return Placing{
+		Tokens: int(f[abi.PlaceTokens]), Prefill: int(f[abi.PlacePrefill]), Decoding: f[abi.PlaceDecoding] != 0,
+		Layers: int(f[abi.PlaceLayers]), KVHeads: int(f[abi.PlaceKVHeads]), HeadDim: int(f[abi.PlaceHeadDim]),
+	}
+}
+
+// StateRanges writes the ranges of positions of a state in the layer, in
+// order, to buf and returns how many there are, which may be more than buf
+// holds. For a policy's Place.
+func StateRanges(s State, buf []Range) int { return int(stateRanges(s, buf)) / 8 }
+
+// Place gives positions [lo, hi) a state: Indexed or Dropped. The last token
+// of the sequence must stay static, and a dropped one dropped. For a policy.
+func Place(s State, lo, hi int) { place(s, uint32(lo), uint32(hi)) }
+
 // Levels of [Log].
 const (
 	Debug = abi.LogDebug

@@ -3,6 +3,8 @@ package ra
 import (
 	"strconv"
 	"strings"
+
+	abi "github.com/retrievalattention/ra/sdk/abi/v1"
 )
 
 // Search is a search plugin.
@@ -17,6 +19,21 @@ type Search interface {
 	// Search emits hits for every query of the call's KV heads. c is valid
 	// until Search returns.
 	Search(c *Call) error
+}
+
+// Weigher is implemented by search plugins that set the biases of what they
+// emitted once its logits are known: with [ReadHits] and [EmitBias], for every
+// query of the call.
+type Weigher interface {
+	Weigh(c *Call) error
+}
+
+// Policy is a placement policy.
+type Policy interface {
+	// Configure takes the parameters, once, before anything else.
+	Configure(p Params) error
+	// Place moves tokens of one layer with [Place].
+	Place(layer int) error
 }
 
 // NoIndex is embedded by plugins without parameters or an index.
@@ -37,6 +54,9 @@ type Description struct {
 	Version    string
 	Doc        string // one line
 	Parameters []Parameter
+	// PrefillQueries asks for the prefill's queries during Build. They take
+	// memory: 2 GiB a layer for 128K tokens of an 8B model.
+	PrefillQueries bool
 }
 
 // Parameter declares a setting. Default has the Go type of Type: int,
@@ -50,19 +70,45 @@ type Parameter struct {
 	Doc      string // one line: meaning and unit
 }
 
+// What was registered: a search plugin or a policy.
 var (
 	description Description
 	plugin      Search
+	policy      Policy
 )
 
-// Register names the plugin. Call it once, from an init function.
+// Register names the search plugin. Call it once, from an init function.
 func Register(d Description, s Search) { description, plugin = d, s }
+
+// RegisterPolicy names the placement policy. Call it once, from an init
+// function, in place of Register.
+func RegisterPolicy(d Description, p Policy) { description, policy = d, p }
+
+// kind and needs are what the description says beside what its author wrote.
+func kind() string {
+	if policy != nil {
+		return abi.KindPolicy
+	}
+	return abi.KindSearch
+}
+
+func (d *Description) needs() (list []string) {
+	if d.PrefillQueries {
+		list = append(list, abi.NeedPrefillQueries)
+	}
+	if _, ok := plugin.(Weigher); ok {
+		list = append(list, abi.NeedWeigh)
+	}
+	return list
+}
 
 // JSON returns the description as ra_describe gives it to the host.
 func (d *Description) JSON() string {
 	var b strings.Builder
-	b.WriteString(`{"name":` + quote(d.Name) + `,"version":` + quote(d.Version) + `,"kind":"search"`)
-	b.WriteString(`,"doc":` + quote(d.Doc) + `,"features":[],"parameters":[`)
+	b.WriteString(`{"name":` + quote(d.Name) + `,"version":` + quote(d.Version) + `,"kind":` + quote(kind()))
+	b.WriteString(`,"doc":` + quote(d.Doc) + `,"features":[],"needs":`)
+	quoteList(&b, d.needs())
+	b.WriteString(`,"parameters":[`)
 	for i := range d.Parameters {
 		if i > 0 {
 			b.WriteByte(',')
@@ -79,14 +125,8 @@ func (p *Parameter) json(b *strings.Builder) {
 		b.WriteString(`,"min":` + float(p.Min) + `,"max":` + float(p.Max))
 	}
 	if len(p.Values) > 0 {
-		b.WriteString(`,"values":[`)
-		for i, v := range p.Values {
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			b.WriteString(quote(v))
-		}
-		b.WriteByte(']')
+		b.WriteString(`,"values":`)
+		quoteList(b, p.Values)
 	}
 	b.WriteString(`,"default":`)
 	switch v := p.Default.(type) {
@@ -105,6 +145,17 @@ func (p *Parameter) json(b *strings.Builder) {
 }
 
 func float(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+
+func quoteList(b *strings.Builder, list []string) {
+	b.WriteByte('[')
+	for i, s := range list {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(quote(s))
+	}
+	b.WriteByte(']')
+}
 
 // quote makes a JSON string. encoding/json would add a third to a module.
 func quote(s string) string {

@@ -15,11 +15,14 @@ func newConfig(g *globals) *cobra.Command {
 	}
 	c.AddCommand(&cobra.Command{
 		Use:   "check",
-		Short: "Check the configuration file and the environment",
+		Short: "Check the configuration file and the environment, and load the plugins that they choose",
 		Args:  cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error {
+		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := g.load(nil)
 			if err != nil {
+				return err
+			}
+			if err := checkPlugins(c.Context(), cfg, g.logger()); err != nil {
 				return err
 			}
 			fmt.Fprintf(g.out, "ok: %s\n", describeConfig(cfg))

@@ -15,6 +15,7 @@ import (
 	"github.com/retrievalattention/ra/host/compute"
 	"github.com/retrievalattention/ra/host/config"
 	"github.com/retrievalattention/ra/host/kernel"
+	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/plugin"
 )
 
@@ -72,6 +73,7 @@ func examine(ctx context.Context, g *globals) (findings []finding, first error) 
 		return findings, first
 	}
 	add("config", describeConfig(cfg), nil, "")
+	add("memory", describeMemory(cfg), nil, "")
 	m, err := openModel(cfg)
 	if err != nil {
 		add("model", "", err, "check model.path; 'model.path = \"\"' uses the embedded model")
@@ -88,6 +90,13 @@ func examine(ctx context.Context, g *globals) (findings []finding, first error) 
 	}
 	i := p.Info()
 	add("search plugin", fmt.Sprintf("%s %s, %s, %s", i.Name, i.Version, i.Runtime, i.Digest), p.Close(), "")
+	policy, err := openPolicy(ctx, cfg, compute.NewCPU(), g.logger())
+	if err != nil {
+		add("policy", "", err, "check policy.plugin, policy.params and its [[plugin]] entry")
+		return findings, first
+	}
+	i = policy.Info()
+	add("policy", fmt.Sprintf("%s %s, %s, %s", i.Name, i.Version, i.Runtime, i.Digest), policy.Close(), "")
 	return findings, first
 }
 
@@ -96,6 +105,14 @@ func describeKernels(level, note string) string {
 		return level
 	}
 	return level + " (" + note + ")"
+}
+
+func describeMemory(c *config.Resolved) string {
+	budget := "no limit"
+	if n := c.Model.CPUMemoryMiB; n > 0 {
+		budget = fmt.Sprintf("%d MiB", n)
+	}
+	return fmt.Sprintf("%s for keys, values and indexes; huge pages: %s", budget, kv.HugePages())
 }
 
 func describeConfig(c *config.Resolved) string {

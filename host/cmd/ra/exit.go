@@ -8,6 +8,7 @@ import (
 	"github.com/retrievalattention/ra/host/engine"
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/plugin"
+	"github.com/retrievalattention/ra/host/plugin/scaffold"
 )
 
 // Exit codes.
@@ -17,7 +18,7 @@ const (
 	exitUsage       = 2   // wrong command line
 	exitConfig      = 3   // invalid configuration
 	exitModel       = 4   // a model that cannot be read
-	exitPlugin      = 5   // a plugin that cannot be loaded or, with on_failure = "fail", failed
+	exitPlugin      = 5   // a plugin that cannot be built or loaded, fails its tests or, with on_failure = "fail", failed
 	exitPrompt      = 6   // a prompt that is empty or over a limit
 	exitInterrupted = 130 // SIGINT or SIGTERM
 )
@@ -26,9 +27,14 @@ const (
 var (
 	errUsage = errors.New("usage")
 	errModel = errors.New("cannot open the model")
+	// errConformance: a plugin does not keep its contract.
+	errConformance = errors.New("not conformant")
 )
 
 func exitCode(err error) int {
+	if errors.Is(err, plugin.ErrParam) {
+		return exitConfig
+	}
 	if failed := (*plugin.Error)(nil); errors.As(err, &failed) && !errors.Is(err, context.Canceled) {
 		return exitPlugin
 	}
@@ -39,6 +45,9 @@ func exitCode(err error) int {
 		{context.Canceled, exitInterrupted},
 		{errUsage, exitUsage},
 		{config.ErrInvalid, exitConfig},
+		{scaffold.ErrOptions, exitUsage},
+		{scaffold.ErrCompiler, exitPlugin},
+		{errConformance, exitPlugin},
 		{errModel, exitModel},
 		{engine.ErrEmptyPrompt, exitPrompt},
 		{engine.ErrPromptTooLong, exitPrompt},

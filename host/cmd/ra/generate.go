@@ -20,6 +20,7 @@ import (
 var generateFlags = map[string]string{
 	"model":        "model.path",
 	"search":       "search.plugin",
+	"policy":       "policy.plugin",
 	"top-k":        "attention.budget.top_k",
 	"sink":         "policy.params.sink",
 	"window":       "policy.params.window",
@@ -35,11 +36,12 @@ type generate struct {
 	file, text string
 	questions  []string
 	attention  string
+	params     map[string]*[]string // --search-param and --policy-param, by table
 	json       bool
 }
 
 func newGenerate(g *globals) *cobra.Command {
-	r := &generate{globals: g}
+	r := &generate{globals: g, params: map[string]*[]string{}}
 	c := &cobra.Command{
 		Use:   "generate",
 		Short: "Answer a prompt",
@@ -66,9 +68,13 @@ figures go to stderr.`,
 	f.BoolVar(&r.json, "json", false, "print one JSON object")
 	f.String("model", "", "model folder; empty: the embedded reference model")
 	f.String("search", "", "search plugin: a built-in or configured name, or a .wasm file")
+	for _, table := range []string{"search", "policy"} {
+		r.params[table] = f.StringArray(table+"-param", nil, "parameter of the "+table+" plugin, as NAME=VALUE; may be given several times")
+	}
+	f.String("policy", "", "placement policy: a built-in or configured name, or a .wasm file")
 	f.Int("top-k", 0, "most tokens retrieved a query head and step")
-	f.Int("sink", 0, "first tokens in the static set")
-	f.Int("window", 0, "last tokens in the static set")
+	f.Int("sink", 0, "short for --policy-param sink=N: first tokens in the static set")
+	f.Int("window", 0, "short for --policy-param window=N: last tokens in the static set")
 	f.Int("max-tokens", 0, "most tokens to generate an answer")
 	f.Float64("temperature", 0, "sampling temperature; 0 is greedy")
 	f.Int("sample-top-k", 0, "sample among the k most likely tokens; 0: all")
@@ -130,6 +136,15 @@ func (r *generate) resolve(c *cobra.Command) (*config.Resolved, []engine.Mode, e
 	for name, key := range generateFlags {
 		if f := c.Flags().Lookup(name); f.Changed {
 			flags[key] = f.Value.String()
+		}
+	}
+	for table, list := range r.params {
+		for _, p := range *list {
+			name, value, ok := strings.Cut(p, "=")
+			if !ok || name == "" {
+				return nil, nil, fmt.Errorf("%w: --%s-param %q is not NAME=VALUE", errUsage, table, p)
+			}
+			flags[table+".params."+name] = value
 		}
 	}
 	var modes []engine.Mode

@@ -21,6 +21,7 @@ import (
 // host is everything that a configuration asks for, opened.
 type host struct {
 	model   *model.Model
+	memory  *kv.Allocator
 	plugin  *plugin.Plugin // nil when no mode needs a search
 	engine  *engine.Engine
 	closers []func() error
@@ -76,12 +77,18 @@ func openHost(ctx context.Context, c *config.Resolved, modes []engine.Mode, log 
 		h.closers = append(h.closers, h.plugin.Close)
 		strategy = h.plugin
 	}
+	h.memory = kv.NewAllocator(int64(c.Model.CPUMemoryMiB) << 20)
+	policy, err := openPolicy(ctx, c, backend, log)
+	if err != nil {
+		return h, err
+	}
+	h.closers = append(h.closers, policy.Close)
 	h.engine, err = engine.New(engine.Options{
 		Model: loaded, Backend: backend, Strategy: strategy,
-		Memory:     kv.NewAllocator(int64(c.Model.CPUMemoryMiB) << 20),
+		Memory:     h.memory,
 		DType:      kvDTypes[c.Model.KVDType],
 		TopK:       c.Attention.Budget.TopK,
-		Window:     engine.SinkWindow{Sink: c.Policy.Params.Sink, Size: c.Policy.Params.Window},
+		Policy:     policy,
 		MaxContext: limit,
 	})
 	return h, err
@@ -91,18 +98,86 @@ var kvDTypes = map[string]kernel.DType{"bf16": kernel.BF16, "f16": kernel.F16, "
 
 // openPlugin loads the configured search plugin.
 func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner, log *slog.Logger) (*plugin.Plugin, error) {
-	p := c.Plugin(c.Search.Plugin)
-	return plugin.Load(ctx, plugin.Options{
-		Name: p.Name, Path: p.Path, SHA256: p.SHA256, Params: c.Search.Params,
+	o, pinned, err := chosen(c, c.Search.Plugin, c.Search.Params, scanner, log)
+	if err != nil {
+		return nil, err
+	}
+	p, err := plugin.Load(ctx, o)
+	return p, located(c, "search", pinned, err)
+}
+
+// openPolicy loads the configured placement policy.
+func openPolicy(ctx context.Context, c *config.Resolved, scanner compute.Scanner, log *slog.Logger) (*plugin.Policy, error) {
+	o, pinned, err := chosen(c, c.Policy.Plugin, c.Policy.Params, scanner, log)
+	if err != nil {
+		return nil, err
+	}
+	p, err := plugin.LoadPolicy(ctx, o)
+	return p, located(c, "policy", pinned, err)
+}
+
+// chosen returns the options of a plugin that the configuration chooses,
+// pinned by the lock file if there is one; pinned is that file.
+func chosen(c *config.Resolved, name string, params map[string]any, scanner compute.Scanner, log *slog.Logger) (o plugin.Options, pinned string, err error) {
+	p := c.Plugin(name)
+	lock, err := config.ReadLock(c.LockFile())
+	if err != nil {
+		return o, "", err
+	}
+	digest, err := lock.Digest(p.Name)
+	if err != nil {
+		return o, "", err
+	}
+	if digest != "" && p.SHA256 == "" {
+		p.SHA256, pinned = digest, lock.File
+	}
+	return pluginOptions(p, params, scanner, log), pinned, nil
+}
+
+// located says where a parameter that a plugin refuses was set, and which
+// file pins the digest that a plugin does not have.
+func located(c *config.Resolved, table, pinned string, err error) error {
+	if pinned != "" && errors.Is(err, plugin.ErrDigest) {
+		return fmt.Errorf("%w in %s; if the change is wanted, run 'ra plugin lock'", err, pinned)
+	}
+	var p *plugin.ParamError
+	if !errors.As(err, &p) {
+		return err
+	}
+	if where := c.Where(table + ".params." + p.Param); where != "" {
+		return fmt.Errorf("%s: %w", where, err)
+	}
+	return err
+}
+
+// checkPlugins loads the plugins that a configuration chooses, with their
+// parameters, and closes them again.
+func checkPlugins(ctx context.Context, c *config.Resolved, log *slog.Logger) error {
+	backend := compute.NewCPU()
+	search, err := openPlugin(ctx, c, backend, log)
+	if err != nil {
+		return err
+	}
+	policy, err := openPolicy(ctx, c, backend, log)
+	if err != nil {
+		return errors.Join(err, search.Close())
+	}
+	return errors.Join(search.Close(), policy.Close(), backend.Close())
+}
+
+func pluginOptions(p config.Plugin, params map[string]any, scanner compute.Scanner, log *slog.Logger) plugin.Options {
+	return plugin.Options{
+		Name: p.Name, Path: p.Path, SHA256: p.SHA256, Params: params,
 		Limits: plugin.Limits{
 			MemoryMiB:     p.Limits.MemoryMiB,
 			SearchTimeout: p.Limits.SearchTimeout,
 			BuildTimeout:  p.Limits.BuildTimeout,
 			Fuel:          p.Limits.Fuel,
+			Work:          p.Limits.Work,
 		},
 		Instances: p.Instances, Trusted: p.Trusted, OnFailure: plugin.OnFailure(p.OnFailure),
 		Scanner: scanner, Logger: log,
-	})
+	}
 }
 
 // close releases everything in the reverse order of opening.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/retrievalattention/ra/host/config"
 	"github.com/retrievalattention/ra/host/engine"
+	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/plugin"
 	"github.com/retrievalattention/ra/host/retrieval"
 )
@@ -20,6 +21,7 @@ type report struct {
 	PrefillSeconds  float64 `json:"prefill_seconds"`
 	decodeFigures
 	PeakRSSBytes int64           `json:"peak_rss_bytes"`
+	Memory       memoryReport    `json:"memory"`
 	Model        string          `json:"model"`
 	Search       *searchReport   `json:"search"` // null when no mode searches
 	Answers      []*answerReport `json:"answers"`
@@ -46,6 +48,15 @@ type decodeFigures struct {
 	TokensPerSecond float64 `json:"tokens_per_second"`
 	AttendedShare   float64 `json:"attended_share"`
 	KeysScoredShare float64 `json:"keys_scored_share"`
+}
+
+// memoryReport is the most memory of each kind that was held at once, out of
+// the budget.
+type memoryReport struct {
+	BudgetBytes     int64 `json:"budget_bytes"` // 0: no limit
+	KeysValuesBytes int64 `json:"keys_values_bytes"`
+	IndexBytes      int64 `json:"index_bytes"`
+	QueriesBytes    int64 `json:"prefill_queries_bytes"`
 }
 
 // searchReport says what searched and how often it failed: fallbacks counts
@@ -87,6 +98,10 @@ func (r *report) add(doc *engine.Document, mode engine.Mode, question, text stri
 func (r *report) finish(h *host) {
 	r.decodeFigures = figures(&r.sum)
 	r.PeakRSSBytes = peakRSS()
+	r.Memory.BudgetBytes = h.memory.Budget()
+	_, r.Memory.KeysValuesBytes = h.memory.Usage(kv.KeysValues)
+	_, r.Memory.IndexBytes = h.memory.Usage(kv.Index)
+	_, r.Memory.QueriesBytes = h.memory.Usage(kv.Queries)
 	if h.plugin == nil {
 		return
 	}

@@ -84,7 +84,7 @@ func Build(ctx context.Context, ix compute.Indexer, head compute.Head, mem cow.M
 	if err != nil {
 		return nil, err
 	}
-	b := &builder{p: p, Graph: g, ix: ix, head: head, workers: par.Workers()}
+	b := &builder{p: p, Graph: g, ix: ix, head: head}
 	if err := b.build(ctx, queries); err != nil {
 		g.Close()
 		return nil, fmt.Errorf("build the graph of layer %d, KV head %d: %w", head.Layer, head.KVHead, err)
@@ -94,14 +94,13 @@ func Build(ctx context.Context, ix compute.Indexer, head compute.Head, mem cow.M
 
 type builder struct {
 	*Graph
-	p       BuildParams
-	ix      compute.Indexer
-	head    compute.Head
-	workers int
-	n       int       // rows of the graph; a row that is no node stays out of all
-	norms   []float32 // of the rows' keys
-	found   found
-	mu      sync.Mutex // for Progress
+	p     BuildParams
+	ix    compute.Indexer
+	head  compute.Head
+	n     int       // rows of the graph; a row that is no node stays out of all
+	norms []float32 // of the rows' keys
+	found found
+	mu    sync.Mutex // for Progress
 }
 
 // found is what the queries found, as rows of the graph.
@@ -282,13 +281,13 @@ func (b *builder) project(ctx context.Context) error {
 		scores   []float32
 		pruner
 	}
-	scratches := make([]*scratch, b.workers)
-	for i := range scratches {
-		scratches[i] = &scratch{
+	scratches := par.New(func() *scratch {
+		return &scratch{
 			together: make([]float32, b.n), best: kernel.NewTopK(b.p.Candidates),
-			ids: make([]uint32, b.p.Candidates), scores: make([]float32, b.p.Candidates), pruner: newPruner(b.ix, b.head, b.p.Candidates, b.norm),
+			ids: make([]uint32, b.p.Candidates), scores: make([]float32, b.p.Candidates),
+			pruner: newPruner(b.ix, b.head, b.p.Candidates, b.norm),
 		}
-	}
+	})
 	rarity := make([]float32, b.n)
 	for row := range rarity {
 		rarity[row] = float32(1 / math.Sqrt(float64(len(b.found.of(uint32(row))))))
@@ -299,8 +298,7 @@ func (b *builder) project(ctx context.Context) error {
 	}
 	links := b.rows.Base()
 	const block = 256
-	return par.Do(ctx, b.workers, (b.n+block-1)/block, func(w, i int) {
-		s := scratches[w]
+	return scratches.Do(ctx, (b.n+block-1)/block, func(s *scratch, i int) {
 		for row := i * block; row < min((i+1)*block, b.n); row++ {
 			queries := b.found.of(uint32(row))
 			step := max(1, len(queries)/mostQueries)
@@ -354,16 +352,14 @@ func (b *builder) reverse(ctx context.Context) error {
 		ids []uint32
 		pruner
 	}
-	scratches := make([]*scratch, b.workers)
-	for i := range scratches {
-		scratches[i] = &scratch{pruner: newPruner(b.ix, b.head, b.p.Candidates, b.norm)}
-	}
-	return par.Do(ctx, b.workers, b.n, func(w, row int) {
+	scratches := par.New(func() *scratch {
+		return &scratch{pruner: newPruner(b.ix, b.head, b.p.Candidates, b.norm)}
+	})
+	return scratches.Do(ctx, b.n, func(s *scratch, row int) {
 		back := from[start[row]:start[row+1]]
 		if len(back) == 0 {
 			return
 		}
-		s := scratches[w]
 		id := uint32(row + b.first())
 		s.ids = append(s.ids[:0], b.Links(id)...)
 		own := len(s.ids)
@@ -399,7 +395,7 @@ func (b *builder) placeRest(ctx context.Context) error {
 			}
 		}
 	}
-	in := newInserter(b.Graph, b.ix, b.head, b.p.Beam, b.workers, b.norm)
+	in := newInserter(b.Graph, b.ix, b.head, b.p.Beam, b.norm)
 	in.most = restLinks
 	in.join = func(from, to uint32) (bool, error) {
 		if len(b.Links(from)) >= b.degree-1 {

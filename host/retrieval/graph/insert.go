@@ -38,7 +38,7 @@ func (g *Graph) Insert(ctx context.Context, ix compute.Indexer, head compute.Hea
 	for id := r.Lo; id < r.Hi; id++ {
 		ids = append(ids, uint32(id))
 	}
-	in := newInserter(g, ix, head, p.Beam, min(par.Workers(), (len(ids)+15)/16), nil)
+	in := newInserter(g, ix, head, p.Beam, nil)
 	in.join, in.most, in.surely = g.Link, g.degree, true
 	return in.insert(ctx, ids)
 }
@@ -47,7 +47,7 @@ func (g *Graph) Insert(ctx context.Context, ix compute.Indexer, head compute.Hea
 type inserter struct {
 	g       *Graph
 	beam    int
-	workers []insertWorker
+	workers *par.Scratch[*insertWorker]
 	join    func(from, to uint32) (bool, error)
 	most    int  // links to a node
 	surely  bool // each node must have one
@@ -63,17 +63,15 @@ type insertWorker struct {
 
 // newInserter returns an inserter; norm gives the norms of keys, nil where
 // they are not kept.
-func newInserter(g *Graph, ix compute.Indexer, head compute.Head, beam, workers int, norm func(id uint32) float32) *inserter {
-	in := &inserter{g: g, beam: beam, workers: make([]insertWorker, max(workers, 1))}
-	for i := range in.workers {
-		w := &in.workers[i]
-		w.searcher = NewSearcher(ix)
+func newInserter(g *Graph, ix compute.Indexer, head compute.Head, beam int, norm func(id uint32) float32) *inserter {
+	return &inserter{g: g, beam: beam, workers: par.New(func() *insertWorker {
+		w := &insertWorker{
+			searcher: NewSearcher(ix), pruner: newPruner(ix, head, math.MaxInt, norm),
+			query: make([]float32, head.Dim()), found: make([]uint32, beam), scores: make([]float32, beam),
+		}
 		w.searcher.Open(g, head)
-		w.query = make([]float32, head.Dim())
-		w.found, w.scores = make([]uint32, beam), make([]float32, beam)
-		w.pruner = newPruner(ix, head, math.MaxInt, norm)
-	}
-	return in
+		return w
+	})}
 }
 
 // insert links the nodes ids. Their neighbours are looked for at the same
@@ -83,8 +81,8 @@ func (in *inserter) insert(ctx context.Context, ids []uint32) error {
 	most := g.degree / 2
 	out := make([]uint32, len(ids)*most)
 	counts := make([]int, len(ids))
-	err := par.Do(ctx, len(in.workers), len(ids), func(w, i int) {
-		counts[i] = copy(out[i*most:(i+1)*most], in.workers[w].neighbours(g, ids[i], in.beam, most))
+	err := in.workers.Do(ctx, len(ids), func(w *insertWorker, i int) {
+		counts[i] = copy(out[i*most:(i+1)*most], w.neighbours(g, ids[i], in.beam, most))
 	})
 	if err != nil {
 		return err

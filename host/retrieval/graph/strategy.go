@@ -60,6 +60,12 @@ func (s *Strategy) Info() retrieval.Info {
 // UsesPrefillQueries asks for the queries that graphs are built from.
 func (s *Strategy) UsesPrefillQueries() bool { return s.p.Queries > 0 }
 
+// IndexBytes is the memory of the graphs of so many tokens.
+func (s *Strategy) IndexBytes(g kv.Geometry, tokens int) int64 {
+	row := 4 * int64(s.p.Build.withDefaults().Degree)
+	return int64(g.Layers*g.KVHeads) * int64(tokens) * row
+}
+
 // head is what the strategy keeps for one KV head of a view.
 type head struct {
 	*Graph

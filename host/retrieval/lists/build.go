@@ -5,13 +5,13 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"sync"
 
 	"github.com/retrievalattention/ra/host/compute"
 	"github.com/retrievalattention/ra/host/kernel"
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/retrieval/internal/cow"
 	"github.com/retrievalattention/ra/host/retrieval/internal/par"
+	"github.com/retrievalattention/ra/host/sched"
 )
 
 // BuildParams set how lists are built. A zero field means its default.
@@ -56,7 +56,7 @@ func Build(ctx context.Context, ix compute.Indexer, head compute.Head, mem cow.M
 	if err := p.Validate(); err != nil {
 		return nil, err
 	}
-	b := &builder{p: p.withDefaults(), ix: ix, head: head, dim: head.Dim(), workers: par.Workers()}
+	b := &builder{p: p.withDefaults(), ix: ix, head: head, dim: head.Dim()}
 	for _, r := range tokens {
 		var err error
 		if b.ranges, err = follow(b.ranges, r); err != nil {
@@ -78,7 +78,6 @@ type builder struct {
 	ix      compute.Indexer
 	head    compute.Head
 	dim     int
-	workers int
 	ranges  []kv.Range
 	tokens  []uint32
 	mean    []float32
@@ -133,7 +132,7 @@ func (b *builder) cluster(ctx context.Context, lo, hi int) error {
 		}
 		// A list that lost all its tokens keeps its centroid.
 		old := append([]float32(nil), unit...)
-		sub := builder{ix: b.ix, head: b.head, dim: b.dim, workers: b.workers, tokens: b.tokens[lo:hi]}
+		sub := builder{ix: b.ix, head: b.head, dim: b.dim, tokens: b.tokens[lo:hi]}
 		counts := make([]uint32, k)
 		if err := sub.means(ctx, b.nearest[lo:hi], k, unit, counts); err != nil {
 			return err
@@ -176,14 +175,7 @@ func (b *builder) assign(ctx context.Context, lo, hi int, centroids []float32) e
 		offset[i] = -kernel.Dot(b.mean, centroids[i*b.dim:(i+1)*b.dim])
 	}
 	m := kernel.RowsF32(centroids, b.dim)
-	var pool sync.Pool
-	return par.Do(ctx, b.workers, (hi-lo+assignRows-1)/assignRows, func(_, i int) {
-		buf, _ := pool.Get().(*[]float32)
-		if buf == nil {
-			s := make([]float32, assignRows*k)
-			buf = &s
-		}
-		defer pool.Put(buf)
+	return sched.Run(ctx, (hi-lo+assignRows-1)/assignRows, assignRows*k, func(i int, dots []float32) {
 		from := lo + i*assignRows
 		to := min(from+assignRows, hi)
 		for from < to {
@@ -193,11 +185,11 @@ func (b *builder) assign(ctx context.Context, lo, hi int, centroids []float32) e
 				n++
 			}
 			pos := int(b.tokens[from])
-			if b.ix.Project(ctx, b.head, kv.Range{Lo: pos, Hi: pos + n}, m, *buf) != nil {
-				return // ctx ended, which par.Do reports
+			if b.ix.Project(ctx, b.head, kv.Range{Lo: pos, Hi: pos + n}, m, dots) != nil {
+				return // ctx ended, which Run reports
 			}
 			for j := range n {
-				row := (*buf)[j*k : (j+1)*k]
+				row := dots[j*k : (j+1)*k]
 				kernel.AddTo(offset, row)
 				b.nearest[from+j] = uint32(kernel.ArgMax(row))
 			}
@@ -243,12 +235,10 @@ func (b *builder) eachList(ctx context.Context, start, order []uint32, f func(r 
 		tokens []uint32
 		row    []float32
 	}
-	scratches := make([]scratch, b.workers)
-	for i := range scratches {
-		scratches[i] = scratch{reader: b.ix.Reader(b.head), row: make([]float32, b.dim)}
-	}
-	return par.Do(ctx, b.workers, len(start)-1, func(w, i int) {
-		s := &scratches[w]
+	scratches := par.New(func() *scratch {
+		return &scratch{reader: b.ix.Reader(b.head), row: make([]float32, b.dim)}
+	})
+	return scratches.Do(ctx, len(start)-1, func(s *scratch, i int) {
 		s.tokens = s.tokens[:0]
 		for _, at := range order[start[i]:start[i+1]] {
 			s.tokens = append(s.tokens, b.tokens[at])

@@ -53,6 +53,17 @@ func (s *Strategy) Info() retrieval.Info {
 	return retrieval.Info{Name: "ivf", Version: "1", Runtime: "native"}
 }
 
+// IndexBytes is the memory of the lists of so many tokens.
+func (s *Strategy) IndexBytes(g kv.Geometry, tokens int) int64 {
+	p := s.p.Build.withDefaults()
+	rows := 1 // of head dimension, a list
+	if p.Summaries {
+		rows = 3
+	}
+	lists := (int64(tokens) + int64(p.PerList) - 1) / int64(p.PerList)
+	return int64(g.Layers*g.KVHeads) * 4 * (int64(tokens) + lists*int64(rows*g.HeadDim))
+}
+
 func key(layer, kvHead int) kv.AttachmentKey {
 	return kv.AttachmentKey{Owner: "ivf", Layer: layer, KVHead: kvHead}
 }

@@ -3,98 +3,12 @@
 // that cross the boundary, the query tags and the limits.
 //
 // README.md in this folder is the ABI's document. The host builds its import
-// table from this package, the SDKs use its constants, and a test binds all
-// of them to the document.
+// table from this package; the Go SDK's import declarations, the C header,
+// the Python constants and the document's tables are generated from it
+// (`make abi`), and a test fails when one of them is not current.
 package abi
 
 import "strings"
-
-// Names of the ABI.
-const (
-	// Marker is the export that says which ABI a module speaks. It is never
-	// called.
-	Marker = "ra_abi_v1"
-	// MarkerPrefix begins the marker of every version.
-	MarkerPrefix = "ra_abi_v"
-	// Module is the module under which the host offers its functions.
-	Module = "ra"
-	// KindSearch is the "kind" of a search plugin's description.
-	KindSearch = "search"
-)
-
-// Limits that hold for every host.
-const (
-	// MaxQueries is the largest number of queries of one kernel call.
-	MaxQueries = 8
-	// MaxRows is the largest number of ids or positions of one call of
-	// score, score_range and read_vectors. topk_range has no such limit.
-	MaxRows = 1 << 16
-	// MaxDescription bounds the JSON of ra_describe, in bytes.
-	MaxDescription = 64 << 10
-	// MaxParams bounds the text of params_read, in bytes.
-	MaxParams = 64 << 10
-	// MaxFailText bounds the text of fail, in bytes; the rest is cut off.
-	MaxFailText = 1 << 10
-	// MaxLogText bounds one log message, in bytes; the rest is cut off.
-	MaxLogText = 4 << 10
-	// MaxLogLines bounds the messages of one call; further ones are dropped
-	// and counted.
-	MaxLogLines = 64
-)
-
-// A query is selected by a u32: a tag in the two upper bits, an index below.
-const (
-	QueryTagShift  = 30
-	QueryIndexMask = 1<<QueryTagShift - 1
-
-	// QueryOfCall is a query of this search call; the index is
-	// (sequence*tokens + token)*heads + head.
-	QueryOfCall = 0
-	// QueryOfPrefill is a query kept from the prefill. Reserved: not served
-	// in this version.
-	QueryOfPrefill = 1
-	// QueryOfKey is a stored key used as a query. Reserved: not served in
-	// this version.
-	QueryOfKey = 2
-)
-
-// Levels of log.
-const (
-	LogDebug = 0
-	LogInfo  = 1
-	LogWarn  = 2
-	LogError = 3
-)
-
-// What read_vectors reads.
-const (
-	VectorKey   = 0
-	VectorValue = 1
-)
-
-// Fields of store_info's structure, in u32 words.
-const (
-	StoreTokens  = iota // positions of the sequence, static ones included
-	StoreIndexed        // positions that a search may return in this layer
-	StoreRanges         // ranges that indexed_ranges returns
-	StoreHeadDim        // elements of a key, a value, a query
-	StoreLayers         // layers of the model
-	StoreKVHeads        // KV heads of a layer
-	StoreWords          // length of the structure
-)
-
-// Fields of queries_info's structure, in u32 words.
-const (
-	QueriesSequences   = iota // sequences in the call
-	QueriesTokens             // tokens of each sequence
-	QueriesHeads              // query heads of the model
-	QueriesFirstKVHead        // first KV head that this call is to answer
-	QueriesKVHeads            // number of KV heads that this call is to answer
-	QueriesGroup              // query heads that share a KV head
-	QueriesHeadDim            // elements of a query
-	QueriesTopK               // most hits a query may have
-	QueriesWords              // length of the structure
-)
 
 // Type is a WebAssembly value type.
 type Type uint8
@@ -103,6 +17,7 @@ type Type uint8
 const (
 	I32 Type = iota + 1
 	I64
+	F32
 )
 
 // String returns the type's name in the WebAssembly text format.
@@ -112,14 +27,30 @@ func (t Type) String() string {
 		return "i32"
 	case I64:
 		return "i64"
+	case F32:
+		return "f32"
 	}
 	return "unknown"
 }
 
-// Param is a named parameter.
+// Elem is what the memory behind a pointer holds.
+type Elem string
+
+// Elements of arrays.
+const (
+	None  Elem = "" // the parameter is a plain number
+	Bytes Elem = "u8"
+	U32s  Elem = "u32"
+	F32s  Elem = "f32"
+)
+
+// Param is a named parameter. A pointer is an I32 with an Elem; Out says that
+// the host writes there.
 type Param struct {
 	Name string
 	Type Type
+	Elem Elem
+	Out  bool
 }
 
 // Scope is the set of exports during which a function may be called.
@@ -131,10 +62,13 @@ const (
 	ScopeBuild
 	ScopeAppend
 	ScopeSearch
+	ScopeWeigh
+	ScopePlace
 	ScopeInit // _initialize and ra_describe
 
-	ScopeStatus = ScopeConfigure | ScopeBuild | ScopeAppend | ScopeSearch
-	ScopeStore  = ScopeBuild | ScopeAppend | ScopeSearch
+	ScopeStatus = ScopeConfigure | ScopeBuild | ScopeAppend | ScopeSearch | ScopeWeigh | ScopePlace
+	ScopeIndex  = ScopeBuild | ScopeAppend // the calls for one KV head
+	ScopeStore  = ScopeIndex | ScopeSearch | ScopeWeigh | ScopePlace
 	ScopeAny    = ScopeStatus | ScopeInit
 )
 
@@ -144,7 +78,7 @@ func (s Scope) String() string {
 		return "any"
 	}
 	var names []string
-	for i, name := range []string{"configure", "build", "append", "search", "init"} {
+	for i, name := range []string{"configure", "build", "append", "search", "weigh", "place", "init"} {
 		if s>>i&1 == 1 {
 			names = append(names, name)
 		}
@@ -152,12 +86,20 @@ func (s Scope) String() string {
 	return strings.Join(names, ", ")
 }
 
-// Func is the name and signature of a function. For exports Scope is zero.
+// Func is the name and signature of a function that the host offers.
 type Func struct {
 	Name    string
 	Params  []Param
 	Results []Type
 	Scope   Scope
+}
+
+// Export is a function that a module offers.
+type Export struct {
+	Func            // Scope is zero
+	Kind     string // the kind of plugin that has it; empty: all
+	Optional bool
+	Doc      string // one line
 }
 
 // Signature returns the signature in the WebAssembly text format, without
@@ -201,25 +143,46 @@ func (f Func) text(named bool) string {
 	return strings.Join(parts, " ")
 }
 
-func i32s(names ...string) []Param {
-	ps := make([]Param, len(names))
-	for i, n := range names {
-		ps[i] = Param{n, I32}
+// params reads a list of parameters, apart by spaces: "n" is a u32, "x:f32" a
+// number of that type, "ids<u32" an array that the host reads and "out>f32"
+// one that it writes.
+func params(list string) []Param {
+	var ps []Param
+	for _, s := range strings.Fields(list) {
+		p := Param{Name: s, Type: I32}
+		if i := strings.IndexAny(s, ":<>"); i >= 0 {
+			p.Name = s[:i]
+			if s[i] == ':' {
+				p.Type = F32
+			} else {
+				p.Elem, p.Out = Elem(s[i+1:]), s[i] == '>'
+			}
+		}
+		ps = append(ps, p)
 	}
 	return ps
 }
 
-// Exports are the functions that a search plugin must export, next to its
-// memory, exported as "memory".
-func Exports() []Func {
+// Exports are the functions that a plugin exports, next to its memory,
+// exported as "memory".
+func Exports() []Export {
 	status := []Type{I32}
-	return []Func{
-		{Name: Marker},
-		{Name: "ra_describe", Results: []Type{I64}},
-		{Name: "ra_configure", Params: i32s("params_len"), Results: status},
-		{Name: "ra_build", Params: i32s("layer", "kv_head"), Results: status},
-		{Name: "ra_append", Params: i32s("layer", "kv_head", "lo", "hi"), Results: status},
-		{Name: "ra_search", Params: i32s("layer"), Results: status},
+	export := func(kind, name, list string, results []Type, doc string) Export {
+		return Export{Func: Func{Name: name, Params: params(list), Results: results}, Kind: kind, Doc: doc}
+	}
+	optional := func(e Export) Export {
+		e.Optional = true
+		return e
+	}
+	return []Export{
+		export("", Marker, "", nil, "Marker of the version. Never called."),
+		export("", "ra_describe", "", []Type{I64}, "Address (upper 32 bits) and length (lower) of the description, which stays valid until the next call."),
+		export("", "ra_configure", "params_len", status, "Takes the parameters, `params_len` bytes of text to be had from `params_read`."),
+		export(KindSearch, "ra_build", "layer kv_head", status, "Prepares the search of one KV head of a layer, after prefill."),
+		export(KindSearch, "ra_append", "layer kv_head lo hi", status, "Positions `[lo, hi)` were indexed: make them findable."),
+		export(KindSearch, "ra_search", "layer", status, "Emits hits for all queries of the call's KV heads."),
+		optional(export(KindSearch, "ra_weigh", "layer", status, "Gives the hits of the search that just ended their biases, now that their logits are known. Called when the description lists `weigh` under `needs`.")),
+		export(KindPolicy, "ra_place", "layer", status, "Places tokens of one layer, after the prefill and while decoding."),
 	}
 }
 
@@ -227,17 +190,24 @@ func Exports() []Func {
 func Imports() []Func {
 	n := []Type{I32}
 	return []Func{
-		{"log", i32s("level", "text", "text_len"), nil, ScopeAny},
-		{"fail", i32s("text", "text_len"), nil, ScopeStatus},
-		{"params_read", i32s("buf", "buf_limit"), n, ScopeConfigure},
-		{"store_info", i32s("sequence", "kv_head", "buf", "buf_limit"), n, ScopeStore},
-		{"indexed_ranges", i32s("sequence", "kv_head", "buf", "buf_limit"), n, ScopeStore},
-		{"read_vectors", i32s("what", "sequence", "kv_head", "ids", "n", "out"), nil, ScopeStore},
-		{"queries_info", i32s("buf", "buf_limit"), n, ScopeSearch},
-		{"read_queries", i32s("query", "n_queries", "out"), nil, ScopeSearch},
-		{"score", i32s("query", "n_queries", "ids", "n", "out"), nil, ScopeSearch},
-		{"score_range", i32s("query", "n_queries", "lo", "hi", "out"), nil, ScopeSearch},
-		{"topk_range", i32s("query", "n_queries", "lo", "hi", "k", "out_ids", "out_scores", "out_counts"), n, ScopeSearch},
-		{"emit", i32s("query", "ids", "bias", "n"), nil, ScopeSearch},
+		{"log", params("level text<u8 text_len"), nil, ScopeAny},
+		{"fail", params("text<u8 text_len"), nil, ScopeStatus},
+		{"params_read", params("buf>u8 buf_limit"), n, ScopeConfigure},
+		{"store_info", params("sequence kv_head buf>u32 buf_limit"), n, ScopeStore},
+		{"indexed_ranges", params("sequence kv_head buf>u32 buf_limit"), n, ScopeStore},
+		{"read_vectors", params("what sequence kv_head ids<u32 n out>f32"), nil, ScopeStore},
+		{"build_info", params("buf>u32 buf_limit"), n, ScopeIndex},
+		{"queries_info", params("buf>u32 buf_limit"), n, ScopeSearch | ScopeWeigh},
+		{"read_queries", params("query n_queries out>f32"), nil, ScopeIndex | ScopeSearch | ScopeWeigh},
+		{"score", params("query n_queries ids<u32 n out>f32"), nil, ScopeIndex | ScopeSearch},
+		{"score_range", params("query n_queries lo hi out>f32"), nil, ScopeIndex | ScopeSearch},
+		{"topk_range", params("query n_queries lo hi k out_ids>u32 out_scores>f32 out_counts>u32"), n, ScopeIndex | ScopeSearch},
+		{"emit", params("query ids<u32 bias<f32 n"), nil, ScopeSearch},
+		{"emit_summary", params("query n logits<f32 log_mults<f32 values<f32"), nil, ScopeSearch},
+		{"hits_read", params("query out_ids>u32 out_logits>f32 limit"), n, ScopeWeigh},
+		{"emit_bias", params("query bias<f32 n"), nil, ScopeWeigh},
+		{"place_info", params("buf>u32 buf_limit"), n, ScopePlace},
+		{"state_ranges", params("state buf>u32 buf_limit"), n, ScopePlace},
+		{"place", params("state lo hi"), nil, ScopePlace},
 	}
 }

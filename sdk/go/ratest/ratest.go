@@ -6,6 +6,7 @@ package ratest
 
 import (
 	"fmt"
+	"math"
 	"slices"
 
 	abi "github.com/retrievalattention/ra/sdk/abi/v1"
@@ -18,6 +19,8 @@ type Store struct {
 	Keys    [][]float32 // a KV head: [tokens][HeadDim]
 	Values  [][]float32 // like Keys; nil when the plugin does not read them
 	Indexed []ra.Range  // ascending and apart
+	Heads   int         // query heads; needed for Queries
+	Queries []float32   // of the prefill, [tokens][Heads][HeadDim]; nil for none
 }
 
 // Call is a search over one store, of one layer.
@@ -30,10 +33,13 @@ type Call struct {
 	TopK    int
 }
 
-// Hits are what a plugin emitted for a query. Bias has one entry an id.
+// Hits are what a plugin emitted for a query. Bias has one entry an id,
+// LogMults one a summary, Values HeadDim.
 type Hits struct {
 	IDs  []uint32
 	Bias []float32
+
+	Logits, LogMults, Values []float32
 }
 
 // Answer is a plugin's answer: hits by query (token*heads + head), and the
@@ -53,6 +59,11 @@ func Search(p ra.Search, c *Call) (*Answer, error) {
 	if err := p.Search(ra.BeginCall(c.Layer)); err != nil {
 		return nil, err
 	}
+	if w, ok := p.(ra.Weigher); ok {
+		if err := w.Weigh(ra.BeginCall(c.Layer)); err != nil {
+			return nil, err
+		}
+	}
 	for i, hits := range h.answer.Hits {
 		if err := h.check(hits); err != nil {
 			return nil, fmt.Errorf("query %d: %w", i, err)
@@ -61,9 +72,43 @@ func Search(p ra.Search, c *Call) (*Answer, error) {
 	return h.answer, nil
 }
 
+// Build runs one build. It panics where the real host would trap.
+func Build(p ra.Search, s *Store, layer, kvHead int) error {
+	defer ra.Attach(&host{call: &Call{Store: s, Layer: layer, Heads: s.Heads}, answer: &Answer{}, index: true, head: kvHead, queries: s.Queries})()
+	return p.Build(layer, kvHead)
+}
+
+// Append tells the plugin of positions [lo, hi), which the store has as
+// indexed. It panics where the real host would trap.
+func Append(p ra.Search, s *Store, layer, kvHead, lo, hi int) error {
+	defer ra.Attach(&host{call: &Call{Store: s, Layer: layer, Heads: s.Heads}, answer: &Answer{}, index: true, head: kvHead})()
+	return p.Append(layer, kvHead, lo, hi)
+}
+
+// Placement is a layer for a policy to place.
+type Placement struct {
+	Placing ra.Placing
+	Layer   int
+	States  []ra.State // of every token; changed by Place
+}
+
+// Place runs a policy once. It panics where the real host would trap, and
+// returns what the policy returned.
+func Place(p ra.Policy, s *Placement) error {
+	s.Placing.Tokens = len(s.States)
+	defer ra.Attach(&host{placement: s, answer: &Answer{}})()
+	return p.Place(s.Layer)
+}
+
 type host struct {
 	call   *Call
 	answer *Answer
+
+	index   bool      // during a build or append, of head
+	head    int       //
+	queries []float32 // of the prefill
+
+	placement *Placement
 }
 
 func (h *host) check(hits Hits) error {
@@ -83,6 +128,13 @@ func (h *host) check(hits Hits) error {
 		}
 		seen[id] = true
 	}
+	for _, x := range [][]float32{hits.Logits, hits.LogMults, hits.Values} {
+		for _, v := range x {
+			if v-v != 0 {
+				return fmt.Errorf("a summary has the element %v", v)
+			}
+		}
+	}
 	return nil
 }
 
@@ -94,6 +146,14 @@ func (h *host) tokens(kvHead int) int {
 
 // query resolves the j-th query behind q in its KV head's order.
 func (h *host) query(q ra.Query, j uint32) (index, kvHead int, vector []float32) {
+	d := h.call.Store.HeadDim
+	switch i := int(q&abi.QueryIndexMask) + int(j); {
+	case q>>abi.QueryTagShift == abi.QueryOfPrefill && h.queries != nil:
+		at := (i/h.group()*h.call.Heads + h.head*h.group() + i%h.group()) * d
+		return -1, h.head, h.queries[at : at+d]
+	case q>>abi.QueryTagShift == abi.QueryOfKey && h.index:
+		return -1, h.head, h.row(h.call.Store.Keys, h.head, uint32(i))
+	}
 	if q>>abi.QueryTagShift != abi.QueryOfCall || int(q) >= len(h.answer.Hits) {
 		panic(fmt.Sprintf("ratest: query %#x of a call of %d", uint32(q), len(h.answer.Hits)))
 	}
@@ -104,7 +164,6 @@ func (h *host) query(q ra.Query, j uint32) (index, kvHead int, vector []float32)
 		panic("ratest: more queries than the KV head has")
 	}
 	index = at/g*h.call.Heads + kvHead*g + at%g
-	d := h.call.Store.HeadDim
 	return index, kvHead, h.call.Queries[index*d : (index+1)*d]
 }
 
@@ -237,4 +296,90 @@ func (h *host) Emit(q ra.Query, ids []uint32, bias []float32) {
 		bias = make([]float32, len(ids))
 	}
 	hits.Bias = append(hits.Bias, bias...)
+}
+
+// EmitSummary collects summaries.
+func (h *host) EmitSummary(q ra.Query, logits, logMults, values []float32) {
+	i, _, _ := h.query(q, 0)
+	hits := &h.answer.Hits[i]
+	hits.Logits, hits.LogMults = append(hits.Logits, logits...), append(hits.LogMults, logMults...)
+	hits.Values = append(hits.Values, values[:len(logits)*h.call.Store.HeadDim]...)
+}
+
+// ReadHits copies what was emitted and its logits.
+func (h *host) ReadHits(q ra.Query, ids []uint32, logits []float32) uint32 {
+	i, kvHead, vector := h.query(q, 0)
+	hits := h.answer.Hits[i]
+	scored := h.answer.KeysScored
+	for j, id := range hits.IDs[:min(len(ids), len(hits.IDs))] {
+		ids[j] = id
+		logits[j] = h.score(vector, kvHead, id) / float32(math.Sqrt(float64(h.call.Store.HeadDim)))
+	}
+	h.answer.KeysScored = scored // the attention computes these anyway
+	return uint32(len(hits.IDs))
+}
+
+// EmitBias replaces the biases.
+func (h *host) EmitBias(q ra.Query, bias []float32) {
+	i, _, _ := h.query(q, 0)
+	if len(bias) != len(h.answer.Hits[i].IDs) {
+		panic(fmt.Sprintf("ratest: %d biases for %d hits", len(bias), len(h.answer.Hits[i].IDs)))
+	}
+	h.answer.Hits[i].Bias = slices.Clone(bias)
+}
+
+// BuildInfo describes the build.
+func (h *host) BuildInfo(buf []uint32) {
+	info := []uint32{abi.BuildKVHead: uint32(h.head), abi.BuildGroup: 0, abi.BuildHeadDim: uint32(h.call.Store.HeadDim)}
+	if h.call.Heads > 0 {
+		info[abi.BuildGroup] = uint32(h.group())
+		info[abi.BuildQueries] = uint32(len(h.queries) / (h.call.Heads * h.call.Store.HeadDim))
+	}
+	copy(buf, info)
+}
+
+// PlaceInfo describes the layer to place.
+func (h *host) PlaceInfo(buf []uint32) {
+	p := h.placement.Placing
+	decoding := uint32(0)
+	if p.Decoding {
+		decoding = 1
+	}
+	copy(buf, []uint32{
+		abi.PlaceTokens: uint32(p.Tokens), abi.PlacePrefill: uint32(p.Prefill), abi.PlaceDecoding: decoding,
+		abi.PlaceLayers: uint32(p.Layers), abi.PlaceKVHeads: uint32(p.KVHeads), abi.PlaceHeadDim: uint32(p.HeadDim),
+	})
+}
+
+// StateRanges lists the ranges of a state.
+func (h *host) StateRanges(s ra.State, buf []ra.Range) uint32 {
+	n := uint32(0)
+	for lo := 0; lo < len(h.placement.States); {
+		hi := lo + 1
+		for hi < len(h.placement.States) && h.placement.States[hi] == h.placement.States[lo] {
+			hi++
+		}
+		if h.placement.States[lo] == s {
+			if int(n) < len(buf) {
+				buf[n] = ra.Range{Lo: uint32(lo), Hi: uint32(hi)}
+			}
+			n++
+		}
+		lo = hi
+	}
+	return 8 * n
+}
+
+// Place moves tokens.
+func (h *host) Place(s ra.State, lo, hi uint32) {
+	states := h.placement.States
+	if lo < hi && int(hi) >= len(states) || s == ra.Static {
+		panic(fmt.Sprintf("ratest: place [%d, %d) of %d tokens as state %d", lo, hi, len(states), s))
+	}
+	for p := lo; p < hi; p++ {
+		if states[p] == ra.Dropped && s != ra.Dropped {
+			panic(fmt.Sprintf("ratest: token %d is dropped", p))
+		}
+		states[p] = s
+	}
 }

@@ -16,9 +16,12 @@ import (
 	"github.com/retrievalattention/ra/host/kv"
 )
 
+// Word is an element of a table.
+type Word interface{ uint32 | float32 }
+
 // Memory is where tables take their memory from. [kv.Allocator] is one.
 type Memory interface {
-	NewBlock(words int64) (*kv.Block, error)
+	Alloc(bytes int64, k kv.Kind) (*kv.Region, error)
 }
 
 const (
@@ -30,11 +33,11 @@ const (
 // Table is rows of one width. Reads may run beside each other and beside
 // Fork; a write (Write, Grow, Close) excludes all else. Rows are the table's
 // memory, valid until Close.
-type Table[T kv.Word] struct {
+type Table[T Word] struct {
 	stride int
 	rows   int // base and appended
 	built  int // rows of the base
-	block  *kv.Block
+	block  *kv.Region
 	base   []T
 	shared atomic.Bool // a fork reads the base too: it is written no more
 
@@ -47,16 +50,21 @@ type Table[T kv.Word] struct {
 }
 
 // New returns a table of n zeroed rows of the given width.
-func New[T kv.Word](mem Memory, stride, n int) (*Table[T], error) {
-	b, err := mem.NewBlock(int64(stride) * int64(n))
+func New[T Word](mem Memory, stride, n int) (*Table[T], error) {
+	b, err := alloc(mem, int64(stride)*int64(n))
 	if err != nil {
 		return nil, err
 	}
 	return &Table[T]{
-		stride: stride, rows: n, built: n, block: b, base: kv.Words[T](b)[:stride*n],
+		stride: stride, rows: n, built: n, block: b, base: kv.Slice[T](b, 0, int64(stride)*int64(n)),
 		leaf: arena[uint32]{mem: mem, stride: leafRows},
 		own:  arena[T]{mem: mem, stride: stride},
 	}, nil
+}
+
+// alloc takes memory for so many words, of which there may be none.
+func alloc(mem Memory, words int64) (*kv.Region, error) {
+	return mem.Alloc(4*max(words, 1), kv.Index)
 }
 
 // Len returns the number of rows.
@@ -66,7 +74,7 @@ func (t *Table[T]) Len() int { return t.rows }
 func (t *Table[T]) Stride() int { return t.stride }
 
 // Bytes returns the memory that the table reaches.
-func (t *Table[T]) Bytes() int64 { return t.block.Bytes() + t.leaf.bytes() + t.own.bytes() }
+func (t *Table[T]) Bytes() int64 { return int64(len(t.block.Bytes())) + t.leaf.bytes() + t.own.bytes() }
 
 // Base returns the rows of the base, [rows][stride]: to fill them while the
 // table is built, before its first Fork.
@@ -159,7 +167,7 @@ func (t *Table[T]) Close() error {
 
 // arena hands out zeroed rows of one width from chunks of memory that forks
 // share. Rows below mine are shared too, and read only.
-type arena[T kv.Word] struct {
+type arena[T Word] struct {
 	mem    Memory
 	stride int
 
@@ -170,9 +178,9 @@ type arena[T kv.Word] struct {
 }
 
 // chunk is memory for the rows [first, first+rows).
-type chunk[T kv.Word] struct {
+type chunk[T Word] struct {
 	first, rows int
-	block       *kv.Block
+	block       *kv.Region
 	words       []T
 }
 
@@ -193,11 +201,11 @@ func (a *arena[T]) alloc() (int, []T, error) {
 			words = min(2*len(a.chunks[last].words), maxChunk)
 		}
 		rows := max(words/a.stride, 1)
-		b, err := a.mem.NewBlock(int64(rows * a.stride))
+		b, err := alloc(a.mem, int64(rows*a.stride))
 		if err != nil {
 			return 0, nil, err
 		}
-		a.chunks = append(a.chunks[:last+1:last+1], chunk[T]{a.next, rows, b, kv.Words[T](b)[:rows*a.stride]})
+		a.chunks = append(a.chunks[:last+1:last+1], chunk[T]{a.next, rows, b, kv.Slice[T](b, 0, int64(rows*a.stride))})
 	}
 	i := a.next
 	a.next++
@@ -222,7 +230,7 @@ func (a *arena[T]) fork(into *arena[T]) {
 func (a *arena[T]) bytes() int64 {
 	var n int64
 	for _, c := range a.chunks {
-		n += c.block.Bytes()
+		n += int64(len(c.block.Bytes()))
 	}
 	return n
 }

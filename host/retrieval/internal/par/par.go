@@ -1,36 +1,43 @@
-// Package par runs the independent pieces of building an index on all cores.
+// Package par gives the bodies of parallel loops scratch memory of any type.
 package par
 
 import (
 	"context"
-	"runtime"
 	"sync"
-	"sync/atomic"
+
+	"github.com/retrievalattention/ra/host/sched"
 )
 
-// Workers returns how many workers make use of the cores.
-func Workers() int { return runtime.GOMAXPROCS(0) }
+// Scratch is memory that calls of a loop's body take turns to use. What they
+// compute must not depend on which of it they get.
+type Scratch[T any] struct {
+	fresh func() T
+	mu    sync.Mutex
+	free  []T
+}
 
-// Do calls f(worker, i) once for each i in [0, n) on up to the given number
-// of goroutines and returns when all are done. Calls with one worker number
-// never overlap: they may share scratch memory, on which the results must not
-// depend. It stops early when ctx ends, and returns its error then.
-func Do(ctx context.Context, workers, n int, f func(worker, i int)) error {
-	var next atomic.Int64
-	work := func(w int) {
-		for ctx.Err() == nil {
-			i := int(next.Add(1)) - 1
-			if i >= n {
-				return
-			}
-			f(w, i)
-		}
+// New returns scratch memory that fresh makes as it is needed.
+func New[T any](fresh func() T) *Scratch[T] { return &Scratch[T]{fresh: fresh} }
+
+// Do calls f(s, i) once for each i in [0, n) as [sched.Run] does; no other
+// call uses s at the time.
+func (x *Scratch[T]) Do(ctx context.Context, n int, f func(s T, i int)) error {
+	return sched.Run(ctx, n, 0, func(i int, _ []float32) {
+		s := x.get()
+		f(s, i)
+		x.mu.Lock()
+		x.free = append(x.free, s)
+		x.mu.Unlock()
+	})
+}
+
+func (x *Scratch[T]) get() T {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if last := len(x.free) - 1; last >= 0 {
+		s := x.free[last]
+		x.free = x.free[:last]
+		return s
 	}
-	var wg sync.WaitGroup
-	for w := 1; w < min(workers, n); w++ {
-		wg.Go(func() { work(w) })
-	}
-	work(0)
-	wg.Wait()
-	return ctx.Err()
+	return x.fresh()
 }

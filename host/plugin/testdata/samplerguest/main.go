@@ -1,0 +1,65 @@
+// Command samplerguest is a plugin that uses what few plugins do: the prefill's
+// queries and stored keys as queries while it builds, summaries and biases
+// that depend on logits.
+package main
+
+import (
+	"math"
+	"strconv"
+	"strings"
+
+	ra "github.com/retrievalattention/ra/sdk/go"
+)
+
+type guest struct{ ra.NoIndex }
+
+func init() {
+	ra.Register(ra.Description{Name: "samplerguest", Version: "0", PrefillQueries: true}, guest{})
+}
+
+func main() {}
+
+// Build logs scores of two queries of each kind, for the test to compare.
+func (guest) Build(layer, kvHead int) error {
+	info := ra.Building()
+	out := make([]float32, 2*3)
+	line := []string{"build", strconv.Itoa(kvHead), strconv.Itoa(info.Queries), strconv.Itoa(info.Group), strconv.Itoa(info.HeadDim)}
+	for _, q := range []ra.Query{ra.PrefillQuery(info.Group), ra.PrefillQuery(info.Group*info.Queries - 2), ra.KeyQuery(20)} {
+		ra.Score(q, 2, []uint32{9, 10, 30}, out)
+		for _, v := range out {
+			line = append(line, strconv.FormatUint(uint64(math.Float32bits(v)), 16))
+		}
+	}
+	ra.Log(ra.Info, strings.Join(line, " "))
+	return nil
+}
+
+// Search emits tokens 8 and 9 for the first query head of each group, and two
+// summaries for the others.
+func (guest) Search(c *ra.Call) error {
+	for b := range c.Batches(1) {
+		if int(b.First)%c.Group == 0 {
+			ra.Emit(b.First, []uint32{9, 8}, nil)
+			continue
+		}
+		values := c.Float32s(2 * c.HeadDim)
+		for i := range values {
+			values[i] = float32(i)
+		}
+		ra.EmitSummaries(b.First, []float32{1, -2}, []float32{0.5, 3}, values)
+	}
+	return nil
+}
+
+// Weigh sets minus half of each logit.
+func (guest) Weigh(c *ra.Call) error {
+	ids, logits := make([]uint32, c.TopK), make([]float32, c.TopK)
+	for b := range c.Batches(1) {
+		n := ra.ReadHits(b.First, ids, logits)
+		for i := range n {
+			logits[i] /= -2
+		}
+		ra.EmitBias(b.First, logits[:n])
+	}
+	return nil
+}
