@@ -202,10 +202,8 @@ func (b *builder) assign(ctx context.Context, lo, hi int, centroids []float32) e
 // not nil, how many tokens each has. list says which list a token is in.
 func (b *builder) means(ctx context.Context, list []uint32, k int, out []float32, counts []uint32) error {
 	start, order := group(list, k)
-	if counts != nil {
-		for i := range counts {
-			counts[i] = start[i+1] - start[i]
-		}
+	for i := range counts {
+		counts[i] = start[i+1] - start[i]
 	}
 	return b.eachList(ctx, start, order, func(r compute.Reader, i int, tokens []uint32, row []float32) {
 		mean(tokens, r.Key, row, out[i*b.dim:(i+1)*b.dim])
