@@ -75,6 +75,9 @@ func (p BuildParams) Validate() error {
 //
 // Searches enter at keys that between them are among the neighbours of as
 // many queries as possible, and at those of the highest norms.
+//
+// While it runs it holds 8 bytes of Go memory for each of the queries'
+// neighbours.
 func Build(ctx context.Context, ix compute.Indexer, head compute.Head, mem cow.Memory, nodes []kv.Range, queries kernel.Rows, p BuildParams) (*Graph, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
@@ -312,9 +315,9 @@ func (b *builder) project(ctx context.Context) error {
 			}
 			s.best.Reset(b.p.Candidates)
 			for _, other := range s.rows {
-				// An entry needs no links to it.
 				weight := s.together[other] * rarity[other]
 				s.together[other] = 0
+				// Every search begins at the entries: links to them are lost.
 				if int(other) != row && !isEntry[other] {
 					s.weights = append(s.weights, weight)
 					s.rows[len(s.weights)-1] = other
@@ -336,7 +339,7 @@ func (b *builder) project(ctx context.Context) error {
 
 // mostLinks is how many links are made from what queries found: the others
 // are left for nodes that want to be linked from this one later.
-func (b *builder) mostLinks() int { return b.degree - b.degree/8 }
+func (b *builder) mostLinks() int { return b.degree - max(b.degree/8, 1) }
 
 // reverse makes links go both ways, as far as pruning leaves them.
 func (b *builder) reverse(ctx context.Context) error {

@@ -358,6 +358,7 @@ func TestDegenerate(t *testing.T) {
 		{"one key", 1, func(int) []float32 { return random() }, all(1), 10},
 		{"one key, no queries", 1, func(int) []float32 { return random() }, all(1), 0},
 		{"two keys", 2, func(int) []float32 { return random() }, all(2), 3},
+		{"least degree", 500, func(int) []float32 { return random() }, all(500), 200},
 		{"no queries", 2000, func(int) []float32 { return random() }, all(2000), 0},
 		{"one query", 2000, func(int) []float32 { return random() }, all(2000), 1},
 		{"all equal", 1000, func(int) []float32 { return fixed }, all(1000), 50},
@@ -381,7 +382,11 @@ func TestDegenerate(t *testing.T) {
 			}
 			ix, mem := compute.NewCPU(), kv.NewAllocator(0)
 			head := compute.Head{Context: ctx}
-			g, err := Build(context.Background(), ix, head, mem, c.nodes, kernel.RowsF32(queries, dim), BuildParams{})
+			var p BuildParams
+			if c.name == "least degree" {
+				p.Degree = 4
+			}
+			g, err := Build(context.Background(), ix, head, mem, c.nodes, kernel.RowsF32(queries, dim), p)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -36,12 +36,13 @@ type Writer struct {
 // NewWriter starts an object; kind has four letters.
 func NewWriter(w io.Writer, kind string, version uint32) *Writer {
 	x := &Writer{w: bufio.NewWriter(w)}
-	x.bytes([]byte(magic + kind))
+	x.Bytes([]byte(magic + kind))
 	x.U32(version)
 	return x
 }
 
-func (w *Writer) bytes(b []byte) {
+// Bytes writes bytes, without their count.
+func (w *Writer) Bytes(b []byte) {
 	if w.err == nil {
 		w.crc = crc32.Update(w.crc, table, b)
 		_, w.err = w.w.Write(b)
@@ -49,7 +50,7 @@ func (w *Writer) bytes(b []byte) {
 }
 
 // U32 writes one number.
-func (w *Writer) U32(v uint32) { w.bytes(binary.LittleEndian.AppendUint32(w.buf[:0], v)) }
+func (w *Writer) U32(v uint32) { w.Bytes(binary.LittleEndian.AppendUint32(w.buf[:0], v)) }
 
 // U32s writes numbers, without their count.
 func (w *Writer) U32s(v []uint32) {
@@ -59,7 +60,7 @@ func (w *Writer) U32s(v []uint32) {
 		for _, x := range v[:n] {
 			b = binary.LittleEndian.AppendUint32(b, x)
 		}
-		w.bytes(b)
+		w.Bytes(b)
 		v = v[n:]
 	}
 }
@@ -72,7 +73,7 @@ func (w *Writer) F32s(v []float32) {
 		for _, x := range v[:n] {
 			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(x))
 		}
-		w.bytes(b)
+		w.Bytes(b)
 		v = v[n:]
 	}
 }
@@ -98,7 +99,7 @@ type Reader struct {
 func NewReader(r io.Reader, kind string, version uint32) (*Reader, error) {
 	x := &Reader{r: r}
 	var head [8]byte
-	x.bytes(head[:])
+	x.Bytes(head[:])
 	v := x.U32()
 	switch {
 	case x.err != nil:
@@ -113,7 +114,8 @@ func NewReader(r io.Reader, kind string, version uint32) (*Reader, error) {
 	return x, nil
 }
 
-func (r *Reader) bytes(b []byte) {
+// Bytes fills b; with zeros after an error.
+func (r *Reader) Bytes(b []byte) {
 	if r.err != nil {
 		clear(b)
 		return
@@ -132,7 +134,7 @@ func (r *Reader) bytes(b []byte) {
 // U32 reads one number; 0 after an error.
 func (r *Reader) U32() uint32 {
 	b := r.buf[:4]
-	r.bytes(b)
+	r.Bytes(b)
 	return binary.LittleEndian.Uint32(b)
 }
 
@@ -152,7 +154,7 @@ func (r *Reader) Int(what string, lo, hi int) int {
 func (r *Reader) U32s(dst []uint32) {
 	for len(dst) > 0 && r.err == nil {
 		n := min(len(dst), len(r.buf)/4)
-		r.bytes(r.buf[:4*n])
+		r.Bytes(r.buf[:4*n])
 		for i := range n {
 			dst[i] = binary.LittleEndian.Uint32(r.buf[4*i:])
 		}
@@ -176,7 +178,7 @@ func (r *Reader) List(n int) []uint32 {
 func (r *Reader) F32s(dst []float32) {
 	for len(dst) > 0 && r.err == nil {
 		n := min(len(dst), len(r.buf)/4)
-		r.bytes(r.buf[:4*n])
+		r.Bytes(r.buf[:4*n])
 		for i := range n {
 			v := math.Float32frombits(binary.LittleEndian.Uint32(r.buf[4*i:]))
 			if v-v != 0 {
