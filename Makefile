@@ -62,7 +62,7 @@ check: ## formatting, vet, lint, generated files current, cross-builds
 
 .PHONY: generated
 generated: generate ## fail when generated files are not current
-	@git diff --exit-code --stat -- plugins/dist sdk 'host/kernel/*_amd64.*' || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
+	@git diff --exit-code --stat -- plugins/dist sdk 'host/kernel/*_amd64.*' 'host/kernel/*_arm64.*' host/kernel/internal/peak || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
 
 generate: abi plugins kernels ## rebuild all generated files
 
@@ -74,13 +74,17 @@ plugins: ## rebuild the built-in plugins under plugins/dist
 	GO=$(GO) ./plugins/build.sh
 
 KERNEL_GEN = host/kernel/internal/gen
+KERNEL_FILES = rows_avx2 rows_avx512 scan_avx2 scan_avx512 elementwise_avx2 elementwise_avx512 gemm_avx2 gemm_avx512 \
+	codes_avx2 codes_avx512 codes_avx512vnni
 
 # The generator is a module of its own: the assembler is no dependency of ra.
 kernels: ## rebuild the assembly of host/kernel
-	@cd $(KERNEL_GEN) && GOWORK=off $(GO) build -o gen . && for part in rows elementwise; do for level in avx2 avx512; do \
-		./gen -part $$part -level $$level -pkg kernel \
-			-out ../../$${part}_$${level}_amd64.s -stubs ../../$${part}_$${level}_amd64.go || exit 1; \
-	done; done; rm gen
+	@cd $(KERNEL_GEN) && GOWORK=off $(GO) build -o gen . && for file in $(KERNEL_FILES); do \
+		./gen -part $${file%_*} -level $${file#*_} -pkg kernel \
+			-out ../../$${file}_amd64.s -stubs ../../$${file}_amd64.go || exit 1; \
+	done; for level in avx2 avx512; do \
+		./gen -part peak -level $$level -pkg peak -out ../peak/$${level}_amd64.s -stubs ../peak/$${level}_amd64.go || exit 1; \
+	done; rm gen
 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...

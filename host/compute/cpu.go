@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"runtime"
 	"sync"
 
 	"github.com/retrievalattention/ra/host/kernel"
@@ -44,13 +45,15 @@ func (c *cpu) parallel(ctx context.Context, n, scratch int, f func(i int, scratc
 }
 
 // linear computes out = x W^T for n rows of x, split over blocks of outputs
-// (and of rows where there are many).
+// (and of rows where there are many). The blocks are as large as leaves each
+// core a few of them: what a block packs or copies serves all of it.
 func (c *cpu) linear(ctx context.Context, x []float32, n int, w kernel.Rows, out []float32) error {
-	const colBlock, rowBlock = 64, 256
+	const rowBlock = 256
+	colBlock := min(max(w.N/(4*runtime.GOMAXPROCS(0))&^31, 64), 256)
 	cols, rows := (w.N+colBlock-1)/colBlock, (n+rowBlock-1)/rowBlock
 	return c.parallel(ctx, cols*rows, kernel.GEMMScratch(w.Dim), func(i int, scratch []float32) {
-		j, r := i%cols*colBlock, i/cols*rowBlock
-		m := min(rowBlock, n-r)
+		j, r := i%cols*colBlock, i/cols*n/rows
+		m := (i/cols+1)*n/rows - r
 		kernel.MatMul(x[r*w.Dim:], m, w, j, min(j+colBlock, w.N), out[r*w.N+j:], w.N, scratch)
 	})
 }
@@ -133,31 +136,34 @@ func (m *cpuModel) Prefill(ctx context.Context, st Stream, layer, first int, kvc
 }
 
 // attendCausal runs exact causal attention of n tokens at positions first,
-// first+1, ... over everything stored up to each, split over heads and
-// blocks of queries.
+// first+1, ... over everything stored up to each, split over KV heads and
+// blocks of tokens: the queries of a group share what is packed of its keys
+// and values.
 func (m *cpuModel) attendCausal(ctx context.Context, q []float32, n, layer, first int, kvc *kv.Context, out []float32) error {
-	const block = 64
 	w := &m.w.Spec
 	d, group := w.HeadDim, w.Heads/w.KVHeads
-	blocks := (n + block - 1) / block
+	block := max(kernel.CausalQueries/group, 1)
+	blocks, rows := (n+block-1)/block, min(block, n)*group
 	scale := float32(1 / math.Sqrt(float64(d)))
-	size := kernel.CausalScratch(d) + 2*block*d
-	return m.parallel(ctx, w.Heads*blocks, size, func(i int, scratch []float32) {
-		head, lo := i%w.Heads, i/w.Heads*block
+	size := kernel.CausalScratch(rows, d) + 2*rows*d
+	return m.parallel(ctx, w.KVHeads*blocks, size, func(i int, scratch []float32) {
+		head, lo := i%w.KVHeads, i/w.KVHeads*block
 		nb := min(block, n-lo)
-		hq, rest := scratch[:nb*d], scratch[block*d:]
-		acc, rest := rest[:nb*d], rest[block*d:]
-		var ps [block]kernel.Partial
-		for x := range nb {
-			copy(hq[x*d:(x+1)*d], q[((lo+x)*w.Heads+head)*d:])
+		hq, rest := scratch[:nb*group*d], scratch[rows*d:]
+		acc, rest := rest[:nb*group*d], rest[rows*d:]
+		ps := make([]kernel.Partial, nb*group)
+		for x := range ps {
 			ps[x].Acc = acc[x*d : (x+1)*d]
 			ps[x].Reset()
 		}
-		for s := range kvc.Segments(layer, head/group, 0, first+lo+nb) {
-			kernel.AttendCausal(hq, nb, first+lo-s.Start, s.Keys, s.Values, 0, s.Keys.N, scale, ps[:nb], rest)
-		}
 		for x := range nb {
-			ps[x].Output(out[((lo+x)*w.Heads+head)*d:][:d])
+			copy(hq[x*group*d:(x+1)*group*d], q[((lo+x)*w.Heads+head*group)*d:])
+		}
+		for s := range kvc.Segments(layer, head, 0, first+lo+nb) {
+			kernel.AttendCausal(hq, nb*group, group, first+lo-s.Start, s.Keys, s.Values, 0, s.Keys.N, scale, ps, rest)
+		}
+		for x := range ps {
+			ps[x].Output(out[((lo+x/group)*w.Heads+head*group+x%group)*d:][:d])
 		}
 	})
 }

@@ -26,12 +26,12 @@ func (c *cpu) AttendStatic(view *kv.View, layer int, queries []float32, parts []
 	}
 	states := newPartials(len(spans)*len(parts), d)
 	scale := float32(1 / math.Sqrt(float64(d)))
-	err := c.parallel(context.Background(), geo.KVHeads*len(spans), kernel.CausalScratch(d), func(i int, scratch []float32) {
+	err := c.parallel(context.Background(), geo.KVHeads*len(spans), kernel.CausalScratch(group, d), func(i int, scratch []float32) {
 		head, span := i%geo.KVHeads, i/geo.KVHeads
 		q := queries[head*group*d:][:group*d]
 		ps := states[span*len(parts)+head*group:][:group]
 		for s := range kvc.Segments(layer, head, spans[span].Lo, spans[span].Hi) {
-			kernel.AttendCausal(q, group, s.Keys.N, s.Keys, s.Values, 0, s.Keys.N, scale, ps, scratch)
+			kernel.AttendCausal(q, group, group, s.Keys.N, s.Keys, s.Values, 0, s.Keys.N, scale, ps, scratch)
 		}
 	})
 	if err != nil {
@@ -146,25 +146,10 @@ func (c *cpu) ScoreRange(kvc *kv.Context, layer, kvHead int, queries [][]float32
 	}
 }
 
-// topKBlock is the number of keys scored between two updates of the
-// collectors: its scores stay in the first-level cache.
-const topKBlock = 512
-
 func (c *cpu) TopK(kvc *kv.Context, layer, kvHead int, queries [][]float32, r kv.Range, tops []*kernel.TopK) {
-	d := kvc.Geometry().HeadDim
-	b := c.borrow(d + len(queries)*topKBlock)
+	b := c.borrow(kvc.Geometry().HeadDim)
 	defer c.put(b)
-	out := make([][]float32, len(queries))
-	for j := range out {
-		out[j] = (*b)[d+j*topKBlock:][:topKBlock]
-	}
 	for s := range kvc.Segments(layer, kvHead, r.Lo, r.Hi) {
-		for lo := 0; lo < s.Keys.N; lo += topKBlock {
-			hi := min(lo+topKBlock, s.Keys.N)
-			kernel.ScoreRange(queries, s.Keys, lo, hi, out, (*b)[:d])
-			for j, t := range tops {
-				t.Push(uint32(s.Start+lo), out[j][:hi-lo])
-			}
-		}
+		kernel.TopKRange(queries, s.Keys, 0, s.Keys.N, uint32(s.Start), tops, *b)
 	}
 }

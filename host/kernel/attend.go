@@ -52,14 +52,17 @@ func (p *Partial) Add(logit float32, value []float32) {
 }
 
 // raise rescales the state so that a logit of m does not lie above Max.
-func (p *Partial) raise(m float32) {
+func (p *Partial) raise(m float32) { p.raiseIn(m, p.Acc) }
+
+// raiseIn is raise with the weighted sum of values in acc.
+func (p *Partial) raiseIn(m float32, acc []float32) {
 	if !(m > p.Max) {
 		return
 	}
 	if p.Sum != 0 {
 		c := exp32(p.Max - m)
 		p.Sum *= c
-		rescale(c, p.Acc)
+		rescale(c, acc)
 	}
 	p.Max = m
 }

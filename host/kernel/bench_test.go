@@ -3,6 +3,7 @@ package kernel
 import (
 	"bytes"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -70,18 +71,36 @@ func outputs(n, size int) [][]float32 {
 	return out
 }
 
-// BenchmarkReadCeiling is what the memory gives one thread: the comparison
-// of two equal halves of the keys, which does nothing but read.
+// BenchmarkReadCeiling is what the memory gives one thread, by simple loops
+// that do nothing but read: the comparison of two equal halves of the keys,
+// and the largest of them taken as f32. The ceiling is the better one.
 func BenchmarkReadCeiling(b *testing.B) {
 	keys := many().U16
 	data := unsafe.Slice((*byte)(unsafe.Pointer(&keys[0])), 2*len(keys))
-	half := len(data) / 2
-	for b.Loop() {
-		if !bytes.Equal(data[:half], data[half:]) {
-			b.Fatal("the halves differ")
-		}
+	words := unsafe.Slice((*float32)(unsafe.Pointer(&keys[0])), len(keys)/2)
+	for _, c := range []struct {
+		name string
+		read func()
+	}{
+		{"equal", func() {
+			if half := len(data) / 2; !bytes.Equal(data[:half], data[half:]) {
+				b.Fatal("the halves differ")
+			}
+		}},
+		{"max", func() {
+			if active == nil {
+				b.Skip("level generic")
+			}
+			pieces(len(words), func(lo, n int) { active.maxOf(&words[lo], n) })
+		}},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			for b.Loop() {
+				c.read()
+			}
+			b.ReportMetric(float64(len(data))*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
+		})
 	}
-	b.ReportMetric(float64(len(data))*float64(b.N)/b.Elapsed().Seconds()/1e9, "GB/s")
 }
 
 // Scores of 2^20 bf16 keys of dimension 128 read from memory.
@@ -93,6 +112,21 @@ func BenchmarkScoreRange(b *testing.B) {
 			eachLevel(b, float64(2*len(keys.U16)), "GB/s", func() {
 				for lo := 0; lo < keys.N; lo += 4096 {
 					ScoreRange(qs, keys, lo, lo+4096, out, scratch)
+				}
+			})
+		})
+	}
+}
+
+// The same with queries rounded to bf16, which choose candidates.
+func BenchmarkRoundedRange(b *testing.B) {
+	keys := many()
+	for _, nq := range []int{1, 4, 8} {
+		qs, out, scratch := queriesOf(nq, keys.Dim), outputs(nq, 4096), make([]float32, keys.Dim)
+		b.Run(fmt.Sprintf("queries%d", nq), func(b *testing.B) {
+			eachLevel(b, float64(2*len(keys.U16)), "GB/s", func() {
+				for lo := 0; lo < keys.N; lo += 4096 {
+					RoundedRange(qs, keys, lo, lo+4096, out, scratch)
 				}
 			})
 		})
@@ -133,28 +167,32 @@ func BenchmarkScoreList(b *testing.B) {
 	}
 }
 
-// Exact top-100 of 131072 bf16 keys of dimension 128.
+// Top-100 of 131,072 bf16 keys of dimension 128, exact and by rounded queries,
+// of 8 heads in turn.
 func BenchmarkTopK(b *testing.B) {
-	keys := many().Slice(0, 1<<17)
-	for _, nq := range []int{1, 4} {
-		qs, out, scratch := queriesOf(nq, keys.Dim), outputs(nq, 512), make([]float32, keys.Dim)
-		tops := make([]*TopK, nq)
-		for i := range tops {
-			tops[i] = NewTopK(100)
-		}
-		b.Run(fmt.Sprintf("queries%d", nq), func(b *testing.B) {
-			eachLevel(b, float64(nq), "query", func() {
-				for _, t := range tops {
-					t.Reset(100)
-				}
-				for lo := 0; lo < keys.N; lo += 512 {
-					ScoreRange(qs, keys, lo, lo+512, out, scratch)
-					for j, t := range tops {
-						t.Push(uint32(lo), out[j])
+	keys := many()
+	const heads, n = 8, 1 << 17
+	for _, c := range []struct {
+		name string
+		topK func([][]float32, Rows, int, int, uint32, []*TopK, []float32)
+	}{{"exact", TopKRange}, {"rounded", RoundedTopKRange}} {
+		for _, nq := range []int{1, 4, 8} {
+			qs, scratch := queriesOf(nq, keys.Dim), make([]float32, keys.Dim)
+			tops := make([]*TopK, nq)
+			for i := range tops {
+				tops[i] = NewTopK(100)
+			}
+			b.Run(fmt.Sprintf("%s/queries%d", c.name, nq), func(b *testing.B) {
+				eachLevel(b, float64(heads*nq), "query", func() {
+					for h := range heads {
+						for _, t := range tops {
+							t.Reset(100)
+						}
+						c.topK(qs, keys, h*n, (h+1)*n, 0, tops, scratch)
 					}
-				}
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -187,10 +225,10 @@ func BenchmarkAttendCausal(b *testing.B) {
 			for i := range ps {
 				ps[i] = partial(dim)
 			}
-			scratch := make([]float32, CausalScratch(dim))
+			scratch := make([]float32, CausalScratch(nq, dim))
 			b.Run(fmt.Sprintf("dim%d/queries%d", dim, nq), func(b *testing.B) {
 				eachLevel(b, float64(4*nq*n*dim), "GFLOP/s", func() {
-					AttendCausal(q, nq, n, keys, values, 0, n, 0.125, ps, scratch)
+					AttendCausal(q, nq, 1, n, keys, values, 0, n, 0.125, ps, scratch)
 				})
 			})
 		}
@@ -227,6 +265,19 @@ func BenchmarkElementwise(b *testing.B) {
 	})
 	b.Run("rmsnorm", func(b *testing.B) {
 		eachLevel(b, n, "element", func() { RMSNorm(x, y, 1e-5, z) })
+	})
+	for _, dtype := range []DType{BF16, F16} {
+		rows := store(dtype, x, n)
+		b.Run("narrow/"+dtype.String(), func(b *testing.B) {
+			eachLevel(b, n, "element", func() { rows.Narrow(0, x) })
+		})
+	}
+	b.Run("ropetable", func(b *testing.B) {
+		freq := make([]float32, 64)
+		for i := range freq {
+			freq[i] = float32(math.Pow(5e5, -float64(i)/64))
+		}
+		eachLevel(b, 64, "pair", func() { RoPETable(100_000, freq, y[:64], z[:64]) })
 	})
 	b.Run("rope", func(b *testing.B) {
 		eachLevel(b, n/2, "pair", func() { RoPE(z, x[:n/2], y[:n/2]) })

@@ -30,3 +30,12 @@ func normMulAVX2(x *float32, weight *float32, inv float32, out *float32, n int)
 
 // ropeAVX2 rotates the n pairs (a, b) by the angles whose cosines and sines are given.
 func ropeAVX2(a *float32, b *float32, cos *float32, sin *float32, n int)
+
+// ropeTableAVX2 writes the cosines and sines of pos*invFreq, n each.
+func ropeTableAVX2(pos float32, invFreq *float32, cos *float32, sin *float32, n int)
+
+// narrowBF16AVX2 rounds the n elements of src to nearest even; n is a multiple of 8.
+func narrowBF16AVX2(dst *uint16, src *float32, n int)
+
+// narrowF16AVX2 rounds the n elements of src to nearest even; n is a multiple of 8.
+func narrowF16AVX2(dst *uint16, src *float32, n int)

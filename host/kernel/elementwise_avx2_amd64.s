@@ -67,6 +67,45 @@ GLOBL inf<>(SB), RODATA|NOPTR, $4
 DATA neginf<>+0(SB)/4, $0xff800000
 GLOBL neginf<>(SB), RODATA|NOPTR, $4
 
+DATA s3<>+0(SB)/4, $0xb94ca1f9
+GLOBL s3<>(SB), RODATA|NOPTR, $4
+
+DATA s2<>+0(SB)/4, $0x3c08839e
+GLOBL s2<>(SB), RODATA|NOPTR, $4
+
+DATA s1<>+0(SB)/4, $0xbe2aaaa3
+GLOBL s1<>(SB), RODATA|NOPTR, $4
+
+DATA cos3<>+0(SB)/4, $0x37ccf5ce
+GLOBL cos3<>(SB), RODATA|NOPTR, $4
+
+DATA cos2<>+0(SB)/4, $0xbab6061a
+GLOBL cos2<>(SB), RODATA|NOPTR, $4
+
+DATA cos1<>+0(SB)/4, $0x3d2aaaa5
+GLOBL cos1<>(SB), RODATA|NOPTR, $4
+
+DATA minushalf<>+0(SB)/4, $0xbf000000
+GLOBL minushalf<>(SB), RODATA|NOPTR, $4
+
+DATA upper<>+0(SB)/4, $0xffff0000
+GLOBL upper<>(SB), RODATA|NOPTR, $4
+
+DATA three<>+0(SB)/4, $0x00000003
+GLOBL three<>(SB), RODATA|NOPTR, $4
+
+DATA ulp<>+0(SB)/4, $0x00000001
+GLOBL ulp<>(SB), RODATA|NOPTR, $4
+
+DATA below<>+0(SB)/4, $0x00007fff
+GLOBL below<>(SB), RODATA|NOPTR, $4
+
+DATA quiet<>+0(SB)/4, $0x00000040
+GLOBL quiet<>(SB), RODATA|NOPTR, $4
+
+DATA nan<>+0(SB)/4, $0x7fc00000
+GLOBL nan<>(SB), RODATA|NOPTR, $4
+
 // func axpyAVX2(w float32, x *float32, y *float32, n int)
 // Requires: AVX, FMA3
 TEXT ·axpyAVX2(SB), NOSPLIT, $0-32
@@ -239,7 +278,7 @@ TEXT ·expSumAVX2(SB), NOSPLIT, $0-28
 	VBROADCASTSS least<>+0(SB), Y8
 	VBROADCASTSS most<>+0(SB), Y9
 	VBROADCASTSS shift+16(FP), Y11
-	VXORPS       Y12, Y12, Y12
+	VXORPS       X12, X12, X12
 	MOVQ         n+8(FP), CX
 	MOVQ         CX, DX
 	ANDQ         $-8, DX
@@ -458,7 +497,7 @@ done:
 // Requires: AVX, FMA3
 TEXT ·sumSquaresAVX2(SB), NOSPLIT, $0-24
 	MOVQ   x+0(FP), AX
-	VXORPS Y0, Y0, Y0
+	VXORPS X0, X0, X0
 	MOVQ   n+8(FP), CX
 	MOVQ   CX, DX
 	ANDQ   $-4, DX
@@ -577,6 +616,191 @@ tail:
 	VFMADD231PS Y2, Y1, Y5
 	VMASKMOVPS  Y4, Y15, (AX)(R8*4)
 	VMASKMOVPS  Y5, Y15, (CX)(R8*4)
+
+done:
+	VZEROUPPER
+	RET
+
+// func ropeTableAVX2(pos float32, invFreq *float32, cos *float32, sin *float32, n int)
+// Requires: AVX, FMA3
+TEXT ·ropeTableAVX2(SB), NOSPLIT, $0-40
+	MOVQ         invFreq+8(FP), AX
+	MOVQ         cos+16(FP), CX
+	MOVQ         sin+24(FP), DX
+	VBROADCASTSS pos+0(FP), X7
+	VBROADCASTSD quarters<>+0(SB), Y8
+	VBROADCASTSD magic64<>+0(SB), Y9
+	VBROADCASTSD quarterHigh<>+0(SB), Y10
+	VBROADCASTSD quarterLow<>+0(SB), Y11
+	VBROADCASTSS sign<>+0(SB), X12
+	MOVQ         n+32(FP), BX
+	MOVQ         BX, SI
+	ANDQ         $-4, SI
+	XORQ         DI, DI
+	CMPQ         DI, SI
+	JGE          tail
+
+loop:
+	VMOVUPS      (AX)(DI*4), X0
+	VMULPS       X7, X0, X0
+	VCVTPS2PD    X0, Y0
+	VMOVAPD      Y9, Y1
+	VFMADD231PD  Y8, Y0, Y1
+	VEXTRACTF128 $0x01, Y1, X2
+	VSHUFPS      $0x88, X2, X1, X2
+	VSUBPD       Y9, Y1, Y1
+	VFNMADD231PD Y10, Y1, Y0
+	VFNMADD231PD Y11, Y1, Y0
+	VCVTPD2PSY   Y0, X0
+	VMULPS       X0, X0, X3
+	VBROADCASTSS s3<>+0(SB), X4
+	VBROADCASTSS s2<>+0(SB), X6
+	VFMADD213PS  X6, X3, X4
+	VBROADCASTSS s1<>+0(SB), X6
+	VFMADD213PS  X6, X3, X4
+	VMULPS       X3, X0, X6
+	VFMADD213PS  X0, X6, X4
+	VBROADCASTSS cos3<>+0(SB), X5
+	VBROADCASTSS cos2<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VBROADCASTSS cos1<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VBROADCASTSS minushalf<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VBROADCASTSS one<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VPSLLD       $0x1f, X2, X6
+	VBLENDVPS    X6, X5, X4, X3
+	VBLENDVPS    X6, X4, X5, X5
+	VPSLLD       $0x1e, X2, X4
+	VPXOR        X4, X6, X6
+	VPAND        X12, X4, X4
+	VPAND        X12, X6, X6
+	VPXOR        X4, X3, X3
+	VPXOR        X6, X5, X5
+	VMOVUPS      X3, (DX)(DI*4)
+	VMOVUPS      X5, (CX)(DI*4)
+	ADDQ         $0x04, DI
+	CMPQ         DI, SI
+	JLT          loop
+
+tail:
+	SUBQ         DI, BX
+	JLE          done
+	LEAQ         masks<>+32(SB), SI
+	NEGQ         BX
+	VMOVUPS      (SI)(BX*4), Y15
+	VMASKMOVPS   (AX)(DI*4), X15, X0
+	VMULPS       X7, X0, X0
+	VCVTPS2PD    X0, Y0
+	VMOVAPD      Y9, Y1
+	VFMADD231PD  Y8, Y0, Y1
+	VEXTRACTF128 $0x01, Y1, X2
+	VSHUFPS      $0x88, X2, X1, X2
+	VSUBPD       Y9, Y1, Y1
+	VFNMADD231PD Y10, Y1, Y0
+	VFNMADD231PD Y11, Y1, Y0
+	VCVTPD2PSY   Y0, X0
+	VMULPS       X0, X0, X3
+	VBROADCASTSS s3<>+0(SB), X4
+	VBROADCASTSS s2<>+0(SB), X6
+	VFMADD213PS  X6, X3, X4
+	VBROADCASTSS s1<>+0(SB), X6
+	VFMADD213PS  X6, X3, X4
+	VMULPS       X3, X0, X6
+	VFMADD213PS  X0, X6, X4
+	VBROADCASTSS cos3<>+0(SB), X5
+	VBROADCASTSS cos2<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VBROADCASTSS cos1<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VBROADCASTSS minushalf<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VBROADCASTSS one<>+0(SB), X6
+	VFMADD213PS  X6, X3, X5
+	VPSLLD       $0x1f, X2, X6
+	VBLENDVPS    X6, X5, X4, X3
+	VBLENDVPS    X6, X4, X5, X5
+	VPSLLD       $0x1e, X2, X4
+	VPXOR        X4, X6, X6
+	VPAND        X12, X4, X4
+	VPAND        X12, X6, X6
+	VPXOR        X4, X3, X3
+	VPXOR        X6, X5, X5
+	VMASKMOVPS   X3, X15, (DX)(DI*4)
+	VMASKMOVPS   X5, X15, (CX)(DI*4)
+
+done:
+	VZEROUPPER
+	RET
+
+DATA quarters<>+0(SB)/8, $0x3fe45f306dc9c883
+GLOBL quarters<>(SB), RODATA|NOPTR, $8
+
+DATA magic64<>+0(SB)/8, $0x4338000000000000
+GLOBL magic64<>(SB), RODATA|NOPTR, $8
+
+DATA quarterHigh<>+0(SB)/8, $0x3ff921fb54442d18
+GLOBL quarterHigh<>(SB), RODATA|NOPTR, $8
+
+DATA quarterLow<>+0(SB)/8, $0x3c91a62633145c07
+GLOBL quarterLow<>(SB), RODATA|NOPTR, $8
+
+// func narrowBF16AVX2(dst *uint16, src *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·narrowBF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS ulp<>+0(SB), Y4
+	VBROADCASTSS below<>+0(SB), Y5
+	VBROADCASTSS quiet<>+0(SB), Y6
+
+loop:
+	SUBQ         $0x08, DX
+	JLT          done
+	VMOVUPS      (CX), Y0
+	VPSRLD       $0x10, Y0, Y2
+	VPAND        Y4, Y2, Y1
+	VPADDD       Y5, Y1, Y1
+	VPADDD       Y0, Y1, Y1
+	VPSRLD       $0x10, Y1, Y1
+	VPOR         Y6, Y2, Y2
+	VCMPPS       $0x03, Y0, Y0, Y3
+	VBLENDVPS    Y3, Y2, Y1, Y1
+	VEXTRACTI128 $0x01, Y1, X0
+	VPACKUSDW    X0, X1, X0
+	VMOVDQU      X0, (AX)
+	ADDQ         $0x20, CX
+	ADDQ         $0x10, AX
+	JMP          loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func narrowF16AVX2(dst *uint16, src *float32, n int)
+// Requires: AVX, AVX2, F16C
+TEXT ·narrowF16AVX2(SB), NOSPLIT, $0-24
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	VBROADCASTSS sign<>+0(SB), Y4
+	VBROADCASTSS nan<>+0(SB), Y5
+
+loop:
+	SUBQ      $0x08, DX
+	JLT       done
+	VMOVUPS   (CX), Y0
+	VMOVAPS   Y0, Y1
+	VPAND     Y4, Y0, Y2
+	VPOR      Y5, Y2, Y2
+	VCMPPS    $0x03, Y0, Y0, Y3
+	VBLENDVPS Y3, Y2, Y1, Y1
+	VCVTPS2PH $0x00, Y1, (AX)
+	ADDQ      $0x20, CX
+	ADDQ      $0x10, AX
+	JMP       loop
 
 done:
 	VZEROUPPER

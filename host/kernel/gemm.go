@@ -4,18 +4,49 @@ package kernel
 // 128 columns a tile is 32 KiB of f32, about one first-level cache.
 const tileRows = 64
 
+// A product is formed in blocks of breadth packed rows of w and depth columns,
+// so that a block stays in the second-level cache while the rows of a pass
+// over it, and depth columns of a tile's rows of a in the first.
+const (
+	breadth = 256
+	depth   = 512
+)
+
+// streamedRows is up to how many rows on the other side a level without tiles
+// reads stored rows as they are, and does not widen them first.
+const streamedRows = 4
+
 // GEMMScratch is the number of f32 that [MatMul] needs as scratch for rows of
 // dimension dim.
-func GEMMScratch(dim int) int { return tileRows * dim }
+func GEMMScratch(dim int) int {
+	if active == nil || active.tiles.none() {
+		return tileRows * dim
+	}
+	return (breadth+maxTileRows)*depth + maxTile
+}
 
 // MatMul computes c[i][j] = a[i] . w[j] for the n rows of a (n x w.Dim) and
 // rows [lo, hi) of w: a linear layer with w stored output-major, as in model
 // files. c has ldc columns; column j of the result is written at j-lo, so
 // that workers can split the outputs. scratch has [GEMMScratch](w.Dim) f32.
+//
+// A few rows of a stream w from memory; for more of them it is packed, block
+// by block, for tiles of results in registers. The two forms round
+// differently; within each a result does not depend on how the outputs are
+// split.
 func MatMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
-	if active != nil && w.Dim > 0 && (w.DType == F32 || n <= fewRows) {
-		active.mulNT(a, n, w, lo, hi-lo, c, ldc)
-		return
+	if active != nil && w.Dim > 0 {
+		switch tiles := !active.tiles.none(); {
+		case tiles && n < active.tiles.packed:
+			active.mulFew(a, n, w, lo, hi, c, ldc, scratch)
+			return
+		case tiles:
+			active.tiles.matMul(a, n, w, lo, hi, c, ldc, scratch)
+			return
+		case w.DType == F32 || n <= streamedRows:
+			active.mulNT(a, n, w, lo, hi-lo, c, ldc)
+			return
+		}
 	}
 	for j := lo; j < hi; j += tileRows {
 		m := min(tileRows, hi-j)
@@ -23,9 +54,77 @@ func MatMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratc
 	}
 }
 
-// fewRows is up to how many rows on the other side it is faster for the
-// vector forms to read stored rows as they are than to widen them first.
-const fewRows = 4
+// matMul is [MatMul] in tiles, in the order of GotoBLAS (Goto and van de
+// Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008).
+func (t *tileOps) matMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
+	d := w.Dim
+	packed, rest := scratch[:breadth*depth], scratch[breadth*depth:]
+	block, spare := rest[:maxTileRows*depth], rest[maxTileRows*depth:][:maxTile]
+	height := t.heights(n)
+	for j := lo; j < hi; j += breadth {
+		m := min(breadth, hi-j)
+		for k := 0; k < d; k += depth {
+			kd := min(depth, d-k)
+			t.packRows(packed, w, j, m, k, kd)
+			for i := 0; i < n; i += height {
+				rows := min(height, n-i)
+				x, ldx := a[i*d:], d
+				if d > depth {
+					// Rows far apart, at powers of two even, share few sets
+					// of the cache.
+					for r := range rows {
+						copy(block[r*kd:(r+1)*kd], x[r*d+k:])
+					}
+					x, ldx = block, kd
+				}
+				t.product(x, ldx, rows, packed, kd, m, c[i*ldc+j-lo:], ldc, k > 0, spare)
+			}
+		}
+	}
+}
+
+// fewBytes is how many bytes of rows meet all of a few rows before the next
+// ones: the streams through them lie far enough apart for the hardware to
+// follow each, and the second-level cache holds them for the next rows.
+const fewBytes = 256 << 10
+
+// mulFew is [MatMul] for a few rows: w comes from memory, once.
+func (o *ops) mulFew(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
+	step := min(max(fewBytes/w.rowBytes()&^3, 4), breadth*depth/4) // the results of four rows fit scratch
+	for j := lo; j < hi; j += step {
+		m := min(step, hi-j)
+		each := m / streams
+		for i := 0; i < n; i += 4 {
+			x, rows := a[i*w.Dim:], min(4, n-i)
+			if each > 0 {
+				o.few(x, rows, w, j, each, each, scratch, m)
+			}
+			for r := range rows {
+				from, to := scratch[r*m:], c[(i+r)*ldc+j-lo:]
+				for s := range streams {
+					for y := range each {
+						to[s*each+y] = from[y*streams+s]
+					}
+				}
+			}
+			if rest := m % streams; rest > 0 {
+				o.mulNT(x, rows, w, j+m-rest, rest, c[i*ldc+j-lo+m-rest:], ldc)
+			}
+		}
+	}
+}
+
+// few computes c[i*ldc+streams*j+s] = a[i] . b[lo+s*apart+j] for the n rows of
+// a, up to four, j < each and s < streams.
+func (o *ops) few(a []float32, n int, b Rows, lo, apart, each int, c []float32, ldc int) {
+	// A row that is missing is the last one again, which is written twice.
+	d, size, last := b.Dim, b.rowBytes(), n-1
+	i1, i2, i3 := min(1, last), min(2, last), min(3, last)
+	o.tiles.few[b.DType][min(last, 2)](
+		first(a, d), first(a[i1*d:], d), first(a[i2*d:], d), first(a[i3*d:], d),
+		b.from(lo, (streams-1)*apart+each), apart*size, size, each, d,
+		first(c, streams*each), first(c[i1*ldc:], streams*each), first(c[i2*ldc:], streams*each), first(c[i3*ldc:], streams*each))
+}
 
 // widenTile returns rows [lo, lo+m) as f32 rows, in place when they are f32.
 func widenTile(r Rows, lo, m int, scratch []float32) Rows {

@@ -270,9 +270,9 @@ func TestAttendCausal(t *testing.T) {
 				ps[i] = partial(dim)
 			}
 			mid := (c.lo + c.rows) / 2
-			scratch := make([]float32, CausalScratch(dim))
-			AttendCausal(q, c.n, c.first, keys, values, c.lo, mid, scale, ps, scratch)
-			AttendCausal(q, c.n, c.first, keys, values, mid, c.rows, scale, ps, scratch)
+			scratch := make([]float32, CausalScratch(c.n, dim))
+			AttendCausal(q, c.n, 1, c.first, keys, values, c.lo, mid, scale, ps, scratch)
+			AttendCausal(q, c.n, 1, c.first, keys, values, mid, c.rows, scale, ps, scratch)
 			k64, v64 := wide(keys), wide(values)
 			for i := range ps {
 				var ids []int

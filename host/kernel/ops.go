@@ -14,7 +14,7 @@ import (
 // Lengths are in elements, n may be 0, dim may not. Rows are passed as bytes;
 // ids is nil where rows are consecutive.
 type ops struct {
-	dots, dotsList         [3][3]dotsFunc // by dtype; 1, 2 and 4 queries
+	dots, dotsList         [3][3]dotsFunc // by dtype; 1, 2 and 4 queries; lists only without scans
 	weighted, weightedList [3]weightedFunc
 	widen                  [3]widenFunc // none for F32
 	prefetch               func(rows *byte, ids *uint32, n, bytes int)
@@ -27,6 +27,12 @@ type ops struct {
 	sumSquares             func(x *float32, n int) float64
 	normMul                func(x, weight *float32, inv float32, out *float32, n int)
 	rope                   func(a, b, cos, sin *float32, n int)
+	ropeTable              func(pos float32, invFreq, cos, sin *float32, n int)
+	narrow                 [3]narrowFunc // n a multiple of 16; none for F32
+	scans                  [4]scanOps    // by dtype, and rounded
+	padded                 bool          // the last step of packed queries is a whole one
+	tiles                  tileOps
+	codes                  *codeOps // nil for the forms in Go
 }
 
 type (
@@ -35,6 +41,7 @@ type (
 	// weightedFunc adds the sum of w[i] * row (ids[i] or i), i < n, to acc.
 	weightedFunc = func(w *float32, rows *byte, ids *uint32, n, dim int, acc *float32)
 	widenFunc    = func(dst *float32, src *uint16, n int)
+	narrowFunc   = func(dst *uint16, src *float32, n int)
 )
 
 const (
@@ -94,7 +101,7 @@ func dotsInto(f *[3]dotsFunc, qs [][]float32, rows *byte, ids *uint32, n, dim in
 // listed calls f for consecutive pieces ids[lo:lo+n] of a list, each asked
 // for while the one before is worked on. base is row 0 of rows.
 func (o *ops) listed(rows Rows, base *byte, ids []uint32, f func(lo, n int)) {
-	step := max(listBytes/rows.rowBytes()&^3, 4)
+	step := rows.ahead()
 	o.prefetch(base, unsafe.SliceData(ids), min(step, len(ids)), rows.rowBytes())
 	for lo := 0; lo < len(ids); lo += step {
 		if next := lo + step; next < len(ids) {
@@ -104,7 +111,20 @@ func (o *ops) listed(rows Rows, base *byte, ids []uint32, f func(lo, n int)) {
 	}
 }
 
+// askFirst asks the caches for the first rows of a list.
+func (o *ops) askFirst(rows Rows, ids []uint32) {
+	o.prefetch(rows.from(0, rows.N), unsafe.SliceData(ids), min(rows.ahead(), len(ids)), rows.rowBytes())
+}
+
 func (o *ops) scoreList(qs [][]float32, rows Rows, ids []uint32, out [][]float32) {
+	if o.scans[rows.DType].pack != nil {
+		o.askFirst(rows, ids) // packing the queries gives them time
+		x := scanPool.Get().(*scanScratch)
+		s := o.scan(int(rows.DType), qs, rows.Dim, x)
+		s.scoreList(o, rows, ids, out)
+		scanPool.Put(x)
+		return
+	}
 	base := rows.listed(ids)
 	o.listed(rows, base, ids, func(lo, n int) {
 		for j := 0; j < len(qs); j += 4 {
@@ -114,6 +134,13 @@ func (o *ops) scoreList(qs [][]float32, rows Rows, ids []uint32, out [][]float32
 }
 
 func (o *ops) scoreRange(qs [][]float32, rows Rows, lo, hi int, out [][]float32) {
+	if o.scans[rows.DType].pack != nil {
+		x := scanPool.Get().(*scanScratch)
+		s := o.scan(int(rows.DType), qs, rows.Dim, x)
+		s.scoreRange(rows, lo, hi, out)
+		scanPool.Put(x)
+		return
+	}
 	step := rows.rowsWithin(callBytes)
 	if len(qs) > 4 {
 		step = rows.rowsWithin(cacheBytes)
@@ -132,7 +159,7 @@ func (o *ops) scoreRange(qs [][]float32, rows Rows, lo, hi int, out [][]float32)
 func (o *ops) mulNT(a []float32, n int, b Rows, lo, m int, c []float32, ldc int) {
 	d := b.Dim
 	step := b.rowsWithin(cacheBytes * 3 / 4)
-	if n <= fewRows {
+	if n <= streamedRows {
 		step = b.rowsWithin(callBytes)
 	}
 	for j := 0; j < m; j += step {
@@ -178,16 +205,11 @@ func (o *ops) addTile(p *Partial, logits []float32, v Rows, lo int, ids []uint32
 }
 
 func (o *ops) attendList(q []float32, keys, values Rows, ids []uint32, bias []float32, scale float32, p *Partial, scratch []float32) {
-	base := keys.listed(ids)
 	values.listed(ids) // checks
-	dots, q0 := o.dotsList[keys.DType][0], first(q, keys.Dim)
 	for lo := 0; lo < len(ids); lo += len(scratch) {
 		block := ids[lo:min(lo+len(scratch), len(ids))]
 		logits := scratch[:len(block)]
-		o.listed(keys, base, block, func(lo, n int) {
-			l := &logits[lo]
-			dots(q0, q0, q0, q0, base, &block[lo], n, keys.Dim, l, l, l, l)
-		})
+		o.scoreList([][]float32{q}, keys, block, [][]float32{logits})
 		o.scale(scale, &logits[0], len(logits))
 		if bias != nil {
 			o.axpy(1, first(bias[lo:], len(block)), &logits[0], len(block))

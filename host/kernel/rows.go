@@ -85,7 +85,7 @@ func (r Rows) Widen(i int, dst []float32) {
 		row := r.U16[lo:hi]
 		dst = dst[:len(row)]
 		for j, b := range row {
-			dst[j] = math.Float32frombits(uint32(b) << 16)
+			dst[j] = bf16ToF32(b)
 		}
 	default:
 		row := r.U16[lo:hi]
@@ -102,18 +102,28 @@ func (r Rows) Narrow(i int, src []float32) {
 	switch r.DType {
 	case F32:
 		copy(r.F32[lo:hi], src)
-	case BF16:
-		row := r.U16[lo:hi]
-		src = src[:len(row)]
-		for j, v := range src {
-			row[j] = F32ToBF16(v)
-		}
 	default:
-		row := r.U16[lo:hi]
-		src = src[:len(row)]
+		narrow(r.DType, r.U16[lo:hi], src)
+	}
+}
+
+// narrow rounds src to dst, of the same length and a 16-bit dtype.
+func narrow(dtype DType, dst []uint16, src []float32) {
+	src = src[:len(dst)]
+	if active != nil && active.narrow[dtype] != nil {
+		// The vector forms take whole registers.
+		whole := len(src) &^ 15
+		pieces(whole, func(at, n int) { active.narrow[dtype](&dst[at], &src[at], n) })
+		dst, src = dst[whole:], src[whole:]
+	}
+	if dtype == BF16 {
 		for j, v := range src {
-			row[j] = F32ToF16(v)
+			dst[j] = F32ToBF16(v)
 		}
+		return
+	}
+	for j, v := range src {
+		dst[j] = F32ToF16(v)
 	}
 }
 
@@ -125,6 +135,9 @@ func F32ToBF16(v float32) uint16 {
 	}
 	return uint16((b + 0x7fff + (b>>16)&1) >> 16)
 }
+
+// bf16ToF32 widens a bfloat16.
+func bf16ToF32(b uint16) float32 { return math.Float32frombits(uint32(b) << 16) }
 
 // F32ToF16 rounds to nearest even; values beyond the range become infinities,
 // NaN stays NaN.

@@ -4,74 +4,47 @@
 
 package kernel
 
-// dots1F32AVX2 writes oj[i] = qj . row i for j < 1 and i < n; dim > 0 columns.
+// dots1F32AVX2 writes oj[i] = qj . row i for j < 1 and i < n; ids is not used; dim > 0 columns.
 func dots1F32AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// dots2F32AVX2 writes oj[i] = qj . row i for j < 2 and i < n; dim > 0 columns.
+// dots2F32AVX2 writes oj[i] = qj . row i for j < 2 and i < n; ids is not used; dim > 0 columns.
 func dots2F32AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// dots4F32AVX2 writes oj[i] = qj . row i for j < 4 and i < n; dim > 0 columns.
+// dots4F32AVX2 writes oj[i] = qj . row i for j < 4 and i < n; ids is not used; dim > 0 columns.
 func dots4F32AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
 // weightedF32AVX2 adds the sum of w[i] * row i over i < n to acc (dim > 0 columns).
 func weightedF32AVX2(w *float32, rows *byte, ids *uint32, n int, dim int, acc *float32)
 
-// dots1F32ListAVX2 writes oj[i] = qj . row ids[i] for j < 1 and i < n; dim > 0 columns.
-func dots1F32ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-
-// dots2F32ListAVX2 writes oj[i] = qj . row ids[i] for j < 2 and i < n; dim > 0 columns.
-func dots2F32ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-
-// dots4F32ListAVX2 writes oj[i] = qj . row ids[i] for j < 4 and i < n; dim > 0 columns.
-func dots4F32ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-
 // weightedF32ListAVX2 adds the sum of w[i] * row ids[i] over i < n to acc (dim > 0 columns).
 func weightedF32ListAVX2(w *float32, rows *byte, ids *uint32, n int, dim int, acc *float32)
 
-// dots1BF16AVX2 writes oj[i] = qj . row i for j < 1 and i < n; dim > 0 columns.
+// dots1BF16AVX2 writes oj[i] = qj . row i for j < 1 and i < n; ids is not used; dim > 0 columns.
 func dots1BF16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// dots2BF16AVX2 writes oj[i] = qj . row i for j < 2 and i < n; dim > 0 columns.
+// dots2BF16AVX2 writes oj[i] = qj . row i for j < 2 and i < n; ids is not used; dim > 0 columns.
 func dots2BF16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// dots4BF16AVX2 writes oj[i] = qj . row i for j < 4 and i < n; dim > 0 columns.
+// dots4BF16AVX2 writes oj[i] = qj . row i for j < 4 and i < n; ids is not used; dim > 0 columns.
 func dots4BF16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
 // weightedBF16AVX2 adds the sum of w[i] * row i over i < n to acc (dim > 0 columns).
 func weightedBF16AVX2(w *float32, rows *byte, ids *uint32, n int, dim int, acc *float32)
 
-// dots1BF16ListAVX2 writes oj[i] = qj . row ids[i] for j < 1 and i < n; dim > 0 columns.
-func dots1BF16ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-
-// dots2BF16ListAVX2 writes oj[i] = qj . row ids[i] for j < 2 and i < n; dim > 0 columns.
-func dots2BF16ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-
-// dots4BF16ListAVX2 writes oj[i] = qj . row ids[i] for j < 4 and i < n; dim > 0 columns.
-func dots4BF16ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-
 // weightedBF16ListAVX2 adds the sum of w[i] * row ids[i] over i < n to acc (dim > 0 columns).
 func weightedBF16ListAVX2(w *float32, rows *byte, ids *uint32, n int, dim int, acc *float32)
 
-// dots1F16AVX2 writes oj[i] = qj . row i for j < 1 and i < n; dim > 0 columns.
+// dots1F16AVX2 writes oj[i] = qj . row i for j < 1 and i < n; ids is not used; dim > 0 columns.
 func dots1F16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// dots2F16AVX2 writes oj[i] = qj . row i for j < 2 and i < n; dim > 0 columns.
+// dots2F16AVX2 writes oj[i] = qj . row i for j < 2 and i < n; ids is not used; dim > 0 columns.
 func dots2F16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
-// dots4F16AVX2 writes oj[i] = qj . row i for j < 4 and i < n; dim > 0 columns.
+// dots4F16AVX2 writes oj[i] = qj . row i for j < 4 and i < n; ids is not used; dim > 0 columns.
 func dots4F16AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
 // weightedF16AVX2 adds the sum of w[i] * row i over i < n to acc (dim > 0 columns).
 func weightedF16AVX2(w *float32, rows *byte, ids *uint32, n int, dim int, acc *float32)
-
-// dots1F16ListAVX2 writes oj[i] = qj . row ids[i] for j < 1 and i < n; dim > 0 columns.
-func dots1F16ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-
-// dots2F16ListAVX2 writes oj[i] = qj . row ids[i] for j < 2 and i < n; dim > 0 columns.
-func dots2F16ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-
-// dots4F16ListAVX2 writes oj[i] = qj . row ids[i] for j < 4 and i < n; dim > 0 columns.
-func dots4F16ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 
 // weightedF16ListAVX2 adds the sum of w[i] * row ids[i] over i < n to acc (dim > 0 columns).
 func weightedF16ListAVX2(w *float32, rows *byte, ids *uint32, n int, dim int, acc *float32)

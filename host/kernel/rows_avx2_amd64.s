@@ -67,6 +67,45 @@ GLOBL inf<>(SB), RODATA|NOPTR, $4
 DATA neginf<>+0(SB)/4, $0xff800000
 GLOBL neginf<>(SB), RODATA|NOPTR, $4
 
+DATA s3<>+0(SB)/4, $0xb94ca1f9
+GLOBL s3<>(SB), RODATA|NOPTR, $4
+
+DATA s2<>+0(SB)/4, $0x3c08839e
+GLOBL s2<>(SB), RODATA|NOPTR, $4
+
+DATA s1<>+0(SB)/4, $0xbe2aaaa3
+GLOBL s1<>(SB), RODATA|NOPTR, $4
+
+DATA cos3<>+0(SB)/4, $0x37ccf5ce
+GLOBL cos3<>(SB), RODATA|NOPTR, $4
+
+DATA cos2<>+0(SB)/4, $0xbab6061a
+GLOBL cos2<>(SB), RODATA|NOPTR, $4
+
+DATA cos1<>+0(SB)/4, $0x3d2aaaa5
+GLOBL cos1<>(SB), RODATA|NOPTR, $4
+
+DATA minushalf<>+0(SB)/4, $0xbf000000
+GLOBL minushalf<>(SB), RODATA|NOPTR, $4
+
+DATA upper<>+0(SB)/4, $0xffff0000
+GLOBL upper<>(SB), RODATA|NOPTR, $4
+
+DATA three<>+0(SB)/4, $0x00000003
+GLOBL three<>(SB), RODATA|NOPTR, $4
+
+DATA ulp<>+0(SB)/4, $0x00000001
+GLOBL ulp<>(SB), RODATA|NOPTR, $4
+
+DATA below<>+0(SB)/4, $0x00007fff
+GLOBL below<>(SB), RODATA|NOPTR, $4
+
+DATA quiet<>+0(SB)/4, $0x00000040
+GLOBL quiet<>(SB), RODATA|NOPTR, $4
+
+DATA nan<>+0(SB)/4, $0x7fc00000
+GLOBL nan<>(SB), RODATA|NOPTR, $4
+
 // func dots1F32AVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
 // Requires: AVX, FMA3
 TEXT ·dots1F32AVX2(SB), NOSPLIT, $0-96
@@ -88,10 +127,10 @@ block:
 	LEAQ   (R9)(DX*1), R10
 	LEAQ   (R10)(DX*1), R11
 	LEAQ   (R11)(DX*1), CX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
 	XORQ   DI, DI
 	CMPQ   DI, BX
 	JGE    block_tail
@@ -146,7 +185,7 @@ rest:
 	JGE    done
 	MOVQ   CX, R8
 	LEAQ   (R8)(DX*1), CX
-	VXORPS Y0, Y0, Y0
+	VXORPS X0, X0, X0
 	XORQ   DI, DI
 	CMPQ   DI, BX
 	JGE    rest_tail
@@ -204,14 +243,14 @@ block:
 	LEAQ   (R10)(BX*1), R11
 	LEAQ   (R11)(BX*1), R12
 	LEAQ   (R12)(BX*1), DX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
 	XORQ   R8, R8
 	CMPQ   R8, SI
 	JGE    block_tail
@@ -292,8 +331,8 @@ rest:
 	JGE    done
 	MOVQ   DX, R9
 	LEAQ   (R9)(BX*1), DX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
 	XORQ   R8, R8
 	CMPQ   R8, SI
 	JGE    rest_tail
@@ -361,14 +400,14 @@ block:
 	MOVQ   SI, R11
 	LEAQ   (R11)(DI*1), R12
 	LEAQ   (R12)(DI*1), SI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
 	XORQ   R10, R10
 	CMPQ   R10, R8
 	JGE    block_tail
@@ -449,10 +488,10 @@ rest:
 	JGE    done
 	MOVQ   SI, R11
 	LEAQ   (R11)(DI*1), SI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
 	XORQ   R10, R10
 	CMPQ   R10, R8
 	JGE    rest_tail
@@ -687,474 +726,6 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func dots1F32ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, FMA3
-TEXT ·dots1F32ListAVX2(SB), NOSPLIT, $0-96
-	MOVQ q0+0(FP), AX
-	MOVQ rows+32(FP), CX
-	MOVQ ids+40(FP), DX
-	MOVQ dim+56(FP), BX
-	MOVQ BX, SI
-	ANDQ $-8, SI
-	SHLQ $0x02, BX
-	XORQ DI, DI
-
-block:
-	MOVQ   n+48(FP), R8
-	SUBQ   DI, R8
-	CMPQ   R8, $0x04
-	JLT    rest
-	MOVL   (DX)(DI*4), R9
-	IMULQ  BX, R9
-	ADDQ   CX, R9
-	MOVL   4(DX)(DI*4), R10
-	IMULQ  BX, R10
-	ADDQ   CX, R10
-	MOVL   8(DX)(DI*4), R11
-	IMULQ  BX, R11
-	ADDQ   CX, R11
-	MOVL   12(DX)(DI*4), R12
-	IMULQ  BX, R12
-	ADDQ   CX, R12
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	XORQ   R8, R8
-	CMPQ   R8, SI
-	JGE    block_tail
-
-block_loop:
-	VMOVUPS     (R9)(R8*4), Y8
-	VMOVUPS     (R10)(R8*4), Y9
-	VMOVUPS     (R11)(R8*4), Y10
-	VMOVUPS     (R12)(R8*4), Y11
-	VMOVUPS     (AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y1
-	VFMADD231PS Y10, Y12, Y2
-	VFMADD231PS Y11, Y12, Y3
-	ADDQ        $0x08, R8
-	CMPQ        R8, SI
-	JLT         block_loop
-
-block_tail:
-	CMPQ        R8, dim+56(FP)
-	JGE         block_sum
-	VMOVSS      (R9)(R8*4), X8
-	VMOVSS      (R10)(R8*4), X9
-	VMOVSS      (R11)(R8*4), X10
-	VMOVSS      (R12)(R8*4), X11
-	VMOVSS      (AX)(R8*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y1
-	VFMADD231PS Y10, Y12, Y2
-	VFMADD231PS Y11, Y12, Y3
-	INCQ        R8
-	JMP         block_tail
-
-block_sum:
-	VPERM2F128   $0x20, Y1, Y0, Y14
-	VPERM2F128   $0x31, Y1, Y0, Y15
-	VADDPS       Y15, Y14, Y0
-	VPERM2F128   $0x20, Y3, Y2, Y14
-	VPERM2F128   $0x31, Y3, Y2, Y15
-	VADDPS       Y15, Y14, Y2
-	VHADDPS      Y2, Y0, Y0
-	VHADDPS      Y0, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VUNPCKLPS    X13, X0, X13
-	MOVQ         o0+64(FP), R8
-	VMOVUPS      X13, (R8)(DI*4)
-	ADDQ         $0x04, DI
-	JMP          block
-
-rest:
-	CMPQ   DI, n+48(FP)
-	JGE    done
-	MOVL   (DX)(DI*4), R9
-	IMULQ  BX, R9
-	ADDQ   CX, R9
-	VXORPS Y0, Y0, Y0
-	XORQ   R8, R8
-	CMPQ   R8, SI
-	JGE    rest_tail
-
-rest_loop:
-	VMOVUPS     (R9)(R8*4), Y8
-	VMOVUPS     (AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	ADDQ        $0x08, R8
-	CMPQ        R8, SI
-	JLT         rest_loop
-
-rest_tail:
-	CMPQ        R8, dim+56(FP)
-	JGE         rest_sum
-	VMOVSS      (R9)(R8*4), X8
-	VMOVSS      (AX)(R8*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	INCQ        R8
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+64(FP), R8
-	VMOVSS       X0, (R8)(DI*4)
-	INCQ         DI
-	JMP          rest
-
-done:
-	VZEROUPPER
-	RET
-
-// func dots2F32ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, FMA3
-TEXT ·dots2F32ListAVX2(SB), NOSPLIT, $0-96
-	MOVQ q0+0(FP), AX
-	MOVQ q1+8(FP), CX
-	MOVQ rows+32(FP), DX
-	MOVQ ids+40(FP), BX
-	MOVQ dim+56(FP), SI
-	MOVQ SI, DI
-	ANDQ $-8, DI
-	SHLQ $0x02, SI
-	XORQ R8, R8
-
-block:
-	MOVQ   n+48(FP), R9
-	SUBQ   R8, R9
-	CMPQ   R9, $0x04
-	JLT    rest
-	MOVL   (BX)(R8*4), R10
-	IMULQ  SI, R10
-	ADDQ   DX, R10
-	MOVL   4(BX)(R8*4), R11
-	IMULQ  SI, R11
-	ADDQ   DX, R11
-	MOVL   8(BX)(R8*4), R12
-	IMULQ  SI, R12
-	ADDQ   DX, R12
-	MOVL   12(BX)(R8*4), R13
-	IMULQ  SI, R13
-	ADDQ   DX, R13
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	XORQ   R9, R9
-	CMPQ   R9, DI
-	JGE    block_tail
-
-block_loop:
-	VMOVUPS     (R10)(R9*4), Y8
-	VMOVUPS     (R11)(R9*4), Y9
-	VMOVUPS     (R12)(R9*4), Y10
-	VMOVUPS     (R13)(R9*4), Y11
-	VMOVUPS     (AX)(R9*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y2
-	VFMADD231PS Y10, Y12, Y4
-	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     (CX)(R9*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VFMADD231PS Y9, Y12, Y3
-	VFMADD231PS Y10, Y12, Y5
-	VFMADD231PS Y11, Y12, Y7
-	ADDQ        $0x08, R9
-	CMPQ        R9, DI
-	JLT         block_loop
-
-block_tail:
-	CMPQ        R9, dim+56(FP)
-	JGE         block_sum
-	VMOVSS      (R10)(R9*4), X8
-	VMOVSS      (R11)(R9*4), X9
-	VMOVSS      (R12)(R9*4), X10
-	VMOVSS      (R13)(R9*4), X11
-	VMOVSS      (AX)(R9*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y2
-	VFMADD231PS Y10, Y12, Y4
-	VFMADD231PS Y11, Y12, Y6
-	VMOVSS      (CX)(R9*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	VFMADD231PS Y9, Y12, Y3
-	VFMADD231PS Y10, Y12, Y5
-	VFMADD231PS Y11, Y12, Y7
-	INCQ        R9
-	JMP         block_tail
-
-block_sum:
-	VPERM2F128   $0x20, Y2, Y0, Y14
-	VPERM2F128   $0x31, Y2, Y0, Y15
-	VADDPS       Y15, Y14, Y0
-	VPERM2F128   $0x20, Y6, Y4, Y14
-	VPERM2F128   $0x31, Y6, Y4, Y15
-	VADDPS       Y15, Y14, Y4
-	VHADDPS      Y4, Y0, Y0
-	VHADDPS      Y0, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VUNPCKLPS    X13, X0, X13
-	MOVQ         o0+64(FP), R9
-	VMOVUPS      X13, (R9)(R8*4)
-	VPERM2F128   $0x20, Y3, Y1, Y14
-	VPERM2F128   $0x31, Y3, Y1, Y15
-	VADDPS       Y15, Y14, Y1
-	VPERM2F128   $0x20, Y7, Y5, Y14
-	VPERM2F128   $0x31, Y7, Y5, Y15
-	VADDPS       Y15, Y14, Y5
-	VHADDPS      Y5, Y1, Y1
-	VHADDPS      Y1, Y1, Y1
-	VEXTRACTF128 $0x01, Y1, X13
-	VUNPCKLPS    X13, X1, X13
-	MOVQ         o1+72(FP), R9
-	VMOVUPS      X13, (R9)(R8*4)
-	ADDQ         $0x04, R8
-	JMP          block
-
-rest:
-	CMPQ   R8, n+48(FP)
-	JGE    done
-	MOVL   (BX)(R8*4), R10
-	IMULQ  SI, R10
-	ADDQ   DX, R10
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	XORQ   R9, R9
-	CMPQ   R9, DI
-	JGE    rest_tail
-
-rest_loop:
-	VMOVUPS     (R10)(R9*4), Y8
-	VMOVUPS     (AX)(R9*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R9*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	ADDQ        $0x08, R9
-	CMPQ        R9, DI
-	JLT         rest_loop
-
-rest_tail:
-	CMPQ        R9, dim+56(FP)
-	JGE         rest_sum
-	VMOVSS      (R10)(R9*4), X8
-	VMOVSS      (AX)(R9*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVSS      (CX)(R9*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	INCQ        R9
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+64(FP), R9
-	VMOVSS       X0, (R9)(R8*4)
-	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	MOVQ         o1+72(FP), R9
-	VMOVSS       X1, (R9)(R8*4)
-	INCQ         R8
-	JMP          rest
-
-done:
-	VZEROUPPER
-	RET
-
-// func dots4F32ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, FMA3
-TEXT ·dots4F32ListAVX2(SB), NOSPLIT, $0-96
-	MOVQ q0+0(FP), AX
-	MOVQ q1+8(FP), CX
-	MOVQ q2+16(FP), DX
-	MOVQ q3+24(FP), BX
-	MOVQ rows+32(FP), SI
-	MOVQ ids+40(FP), DI
-	MOVQ dim+56(FP), R8
-	MOVQ R8, R9
-	ANDQ $-8, R9
-	SHLQ $0x02, R8
-	XORQ R10, R10
-
-block:
-	MOVQ   n+48(FP), R11
-	SUBQ   R10, R11
-	CMPQ   R11, $0x02
-	JLT    rest
-	MOVL   (DI)(R10*4), R12
-	IMULQ  R8, R12
-	ADDQ   SI, R12
-	MOVL   4(DI)(R10*4), R13
-	IMULQ  R8, R13
-	ADDQ   SI, R13
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	XORQ   R11, R11
-	CMPQ   R11, R9
-	JGE    block_tail
-
-block_loop:
-	VMOVUPS     (R12)(R11*4), Y8
-	VMOVUPS     (R13)(R11*4), Y9
-	VMOVUPS     (AX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     (CX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     (DX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     (BX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	VFMADD231PS Y9, Y12, Y7
-	ADDQ        $0x08, R11
-	CMPQ        R11, R9
-	JLT         block_loop
-
-block_tail:
-	CMPQ        R11, dim+56(FP)
-	JGE         block_sum
-	VMOVSS      (R12)(R11*4), X8
-	VMOVSS      (R13)(R11*4), X9
-	VMOVSS      (AX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y4
-	VMOVSS      (CX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	VFMADD231PS Y9, Y12, Y5
-	VMOVSS      (DX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y2
-	VFMADD231PS Y9, Y12, Y6
-	VMOVSS      (BX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y3
-	VFMADD231PS Y9, Y12, Y7
-	INCQ        R11
-	JMP         block_tail
-
-block_sum:
-	VPERM2F128   $0x20, Y4, Y0, Y14
-	VPERM2F128   $0x31, Y4, Y0, Y15
-	VADDPS       Y15, Y14, Y0
-	VPERM2F128   $0x20, Y5, Y1, Y14
-	VPERM2F128   $0x31, Y5, Y1, Y15
-	VADDPS       Y15, Y14, Y1
-	VPERM2F128   $0x20, Y6, Y2, Y14
-	VPERM2F128   $0x31, Y6, Y2, Y15
-	VADDPS       Y15, Y14, Y2
-	VPERM2F128   $0x20, Y7, Y3, Y14
-	VPERM2F128   $0x31, Y7, Y3, Y15
-	VADDPS       Y15, Y14, Y3
-	VHADDPS      Y1, Y0, Y0
-	VHADDPS      Y3, Y2, Y2
-	VHADDPS      Y2, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VUNPCKLPS    X13, X0, X14
-	VUNPCKHPS    X13, X0, X15
-	MOVQ         o0+64(FP), R11
-	VMOVLPS      X14, (R11)(R10*4)
-	MOVQ         o1+72(FP), R11
-	VMOVHPS      X14, (R11)(R10*4)
-	MOVQ         o2+80(FP), R11
-	VMOVLPS      X15, (R11)(R10*4)
-	MOVQ         o3+88(FP), R11
-	VMOVHPS      X15, (R11)(R10*4)
-	ADDQ         $0x02, R10
-	JMP          block
-
-rest:
-	CMPQ   R10, n+48(FP)
-	JGE    done
-	MOVL   (DI)(R10*4), R12
-	IMULQ  R8, R12
-	ADDQ   SI, R12
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	XORQ   R11, R11
-	CMPQ   R11, R9
-	JGE    rest_tail
-
-rest_loop:
-	VMOVUPS     (R12)(R11*4), Y8
-	VMOVUPS     (AX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     (DX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     (BX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	ADDQ        $0x08, R11
-	CMPQ        R11, R9
-	JLT         rest_loop
-
-rest_tail:
-	CMPQ        R11, dim+56(FP)
-	JGE         rest_sum
-	VMOVSS      (R12)(R11*4), X8
-	VMOVSS      (AX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVSS      (CX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVSS      (DX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVSS      (BX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y3
-	INCQ        R11
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+64(FP), R11
-	VMOVSS       X0, (R11)(R10*4)
-	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	MOVQ         o1+72(FP), R11
-	VMOVSS       X1, (R11)(R10*4)
-	VEXTRACTF128 $0x01, Y2, X13
-	VADDPS       X13, X2, X2
-	VHADDPS      X2, X2, X2
-	VHADDPS      X2, X2, X2
-	MOVQ         o2+80(FP), R11
-	VMOVSS       X2, (R11)(R10*4)
-	VEXTRACTF128 $0x01, Y3, X13
-	VADDPS       X13, X3, X3
-	VHADDPS      X3, X3, X3
-	VHADDPS      X3, X3, X3
-	MOVQ         o3+88(FP), R11
-	VMOVSS       X3, (R11)(R10*4)
-	INCQ         R10
-	JMP          rest
-
-done:
-	VZEROUPPER
-	RET
-
 // func weightedF32ListAVX2(w *float32, rows *byte, ids *uint32, n int, dim int, acc *float32)
 // Requires: AVX, FMA3
 TEXT ·weightedF32ListAVX2(SB), NOSPLIT, $0-48
@@ -1351,10 +922,10 @@ block:
 	LEAQ   (R9)(DX*1), R10
 	LEAQ   (R10)(DX*1), R11
 	LEAQ   (R11)(DX*1), CX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
 	XORQ   DI, DI
 	CMPQ   DI, BX
 	JGE    block_tail
@@ -1421,7 +992,7 @@ rest:
 	JGE    done
 	MOVQ   CX, R8
 	LEAQ   (R8)(DX*1), CX
-	VXORPS Y0, Y0, Y0
+	VXORPS X0, X0, X0
 	XORQ   DI, DI
 	CMPQ   DI, BX
 	JGE    rest_tail
@@ -1482,14 +1053,14 @@ block:
 	LEAQ   (R10)(BX*1), R11
 	LEAQ   (R11)(BX*1), R12
 	LEAQ   (R12)(BX*1), DX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
 	XORQ   R8, R8
 	CMPQ   R8, SI
 	JGE    block_tail
@@ -1582,8 +1153,8 @@ rest:
 	JGE    done
 	MOVQ   DX, R9
 	LEAQ   (R9)(BX*1), DX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
 	XORQ   R8, R8
 	CMPQ   R8, SI
 	JGE    rest_tail
@@ -1654,14 +1225,14 @@ block:
 	MOVQ   SI, R11
 	LEAQ   (R11)(DI*1), R12
 	LEAQ   (R12)(DI*1), SI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
 	XORQ   R10, R10
 	CMPQ   R10, R8
 	JGE    block_tail
@@ -1748,10 +1319,10 @@ rest:
 	JGE    done
 	MOVQ   SI, R11
 	LEAQ   (R11)(DI*1), SI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
 	XORQ   R10, R10
 	CMPQ   R10, R8
 	JGE    rest_tail
@@ -2021,513 +1592,6 @@ tail_next:
 	VZEROUPPER
 	RET
 
-// func dots1BF16ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·dots1BF16ListAVX2(SB), NOSPLIT, $0-96
-	MOVQ q0+0(FP), AX
-	MOVQ rows+32(FP), CX
-	MOVQ ids+40(FP), DX
-	MOVQ dim+56(FP), BX
-	MOVQ BX, SI
-	ANDQ $-8, SI
-	SHLQ $0x01, BX
-	XORQ DI, DI
-
-block:
-	MOVQ   n+48(FP), R8
-	SUBQ   DI, R8
-	CMPQ   R8, $0x04
-	JLT    rest
-	MOVL   (DX)(DI*4), R9
-	IMULQ  BX, R9
-	ADDQ   CX, R9
-	MOVL   4(DX)(DI*4), R10
-	IMULQ  BX, R10
-	ADDQ   CX, R10
-	MOVL   8(DX)(DI*4), R11
-	IMULQ  BX, R11
-	ADDQ   CX, R11
-	MOVL   12(DX)(DI*4), R12
-	IMULQ  BX, R12
-	ADDQ   CX, R12
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	XORQ   R8, R8
-	CMPQ   R8, SI
-	JGE    block_tail
-
-block_loop:
-	VPMOVZXWD   (R9)(R8*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   (R10)(R8*2), Y9
-	VPSLLD      $0x10, Y9, Y9
-	VPMOVZXWD   (R11)(R8*2), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VPMOVZXWD   (R12)(R8*2), Y11
-	VPSLLD      $0x10, Y11, Y11
-	VMOVUPS     (AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y1
-	VFMADD231PS Y10, Y12, Y2
-	VFMADD231PS Y11, Y12, Y3
-	ADDQ        $0x08, R8
-	CMPQ        R8, SI
-	JLT         block_loop
-
-block_tail:
-	CMPQ        R8, dim+56(FP)
-	JGE         block_sum
-	MOVWLZX     (R9)(R8*2), R13
-	SHLL        $0x10, R13
-	VMOVD       R13, X8
-	MOVWLZX     (R10)(R8*2), R13
-	SHLL        $0x10, R13
-	VMOVD       R13, X9
-	MOVWLZX     (R11)(R8*2), R13
-	SHLL        $0x10, R13
-	VMOVD       R13, X10
-	MOVWLZX     (R12)(R8*2), R13
-	SHLL        $0x10, R13
-	VMOVD       R13, X11
-	VMOVSS      (AX)(R8*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y1
-	VFMADD231PS Y10, Y12, Y2
-	VFMADD231PS Y11, Y12, Y3
-	INCQ        R8
-	JMP         block_tail
-
-block_sum:
-	VPERM2F128   $0x20, Y1, Y0, Y14
-	VPERM2F128   $0x31, Y1, Y0, Y15
-	VADDPS       Y15, Y14, Y0
-	VPERM2F128   $0x20, Y3, Y2, Y14
-	VPERM2F128   $0x31, Y3, Y2, Y15
-	VADDPS       Y15, Y14, Y2
-	VHADDPS      Y2, Y0, Y0
-	VHADDPS      Y0, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VUNPCKLPS    X13, X0, X13
-	MOVQ         o0+64(FP), R8
-	VMOVUPS      X13, (R8)(DI*4)
-	ADDQ         $0x04, DI
-	JMP          block
-
-rest:
-	CMPQ   DI, n+48(FP)
-	JGE    done
-	MOVL   (DX)(DI*4), R9
-	IMULQ  BX, R9
-	ADDQ   CX, R9
-	VXORPS Y0, Y0, Y0
-	XORQ   R8, R8
-	CMPQ   R8, SI
-	JGE    rest_tail
-
-rest_loop:
-	VPMOVZXWD   (R9)(R8*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     (AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	ADDQ        $0x08, R8
-	CMPQ        R8, SI
-	JLT         rest_loop
-
-rest_tail:
-	CMPQ        R8, dim+56(FP)
-	JGE         rest_sum
-	MOVWLZX     (R9)(R8*2), R10
-	SHLL        $0x10, R10
-	VMOVD       R10, X8
-	VMOVSS      (AX)(R8*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	INCQ        R8
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+64(FP), R8
-	VMOVSS       X0, (R8)(DI*4)
-	INCQ         DI
-	JMP          rest
-
-done:
-	VZEROUPPER
-	RET
-
-// func dots2BF16ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·dots2BF16ListAVX2(SB), NOSPLIT, $0-96
-	MOVQ q0+0(FP), AX
-	MOVQ q1+8(FP), CX
-	MOVQ rows+32(FP), DX
-	MOVQ ids+40(FP), BX
-	MOVQ dim+56(FP), SI
-	MOVQ SI, DI
-	ANDQ $-8, DI
-	SHLQ $0x01, SI
-	XORQ R8, R8
-
-block:
-	MOVQ   n+48(FP), R9
-	SUBQ   R8, R9
-	CMPQ   R9, $0x04
-	JLT    rest
-	MOVL   (BX)(R8*4), R10
-	IMULQ  SI, R10
-	ADDQ   DX, R10
-	MOVL   4(BX)(R8*4), R11
-	IMULQ  SI, R11
-	ADDQ   DX, R11
-	MOVL   8(BX)(R8*4), R12
-	IMULQ  SI, R12
-	ADDQ   DX, R12
-	MOVL   12(BX)(R8*4), R13
-	IMULQ  SI, R13
-	ADDQ   DX, R13
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	XORQ   R9, R9
-	CMPQ   R9, DI
-	JGE    block_tail
-
-block_loop:
-	VPMOVZXWD   (R10)(R9*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   (R11)(R9*2), Y9
-	VPSLLD      $0x10, Y9, Y9
-	VPMOVZXWD   (R12)(R9*2), Y10
-	VPSLLD      $0x10, Y10, Y10
-	VPMOVZXWD   (R13)(R9*2), Y11
-	VPSLLD      $0x10, Y11, Y11
-	VMOVUPS     (AX)(R9*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y2
-	VFMADD231PS Y10, Y12, Y4
-	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     (CX)(R9*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VFMADD231PS Y9, Y12, Y3
-	VFMADD231PS Y10, Y12, Y5
-	VFMADD231PS Y11, Y12, Y7
-	ADDQ        $0x08, R9
-	CMPQ        R9, DI
-	JLT         block_loop
-
-block_tail:
-	CMPQ        R9, dim+56(FP)
-	JGE         block_sum
-	MOVWLZX     (R10)(R9*2), R14
-	SHLL        $0x10, R14
-	VMOVD       R14, X8
-	MOVWLZX     (R11)(R9*2), R14
-	SHLL        $0x10, R14
-	VMOVD       R14, X9
-	MOVWLZX     (R12)(R9*2), R14
-	SHLL        $0x10, R14
-	VMOVD       R14, X10
-	MOVWLZX     (R13)(R9*2), R14
-	SHLL        $0x10, R14
-	VMOVD       R14, X11
-	VMOVSS      (AX)(R9*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y2
-	VFMADD231PS Y10, Y12, Y4
-	VFMADD231PS Y11, Y12, Y6
-	VMOVSS      (CX)(R9*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	VFMADD231PS Y9, Y12, Y3
-	VFMADD231PS Y10, Y12, Y5
-	VFMADD231PS Y11, Y12, Y7
-	INCQ        R9
-	JMP         block_tail
-
-block_sum:
-	VPERM2F128   $0x20, Y2, Y0, Y14
-	VPERM2F128   $0x31, Y2, Y0, Y15
-	VADDPS       Y15, Y14, Y0
-	VPERM2F128   $0x20, Y6, Y4, Y14
-	VPERM2F128   $0x31, Y6, Y4, Y15
-	VADDPS       Y15, Y14, Y4
-	VHADDPS      Y4, Y0, Y0
-	VHADDPS      Y0, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VUNPCKLPS    X13, X0, X13
-	MOVQ         o0+64(FP), R9
-	VMOVUPS      X13, (R9)(R8*4)
-	VPERM2F128   $0x20, Y3, Y1, Y14
-	VPERM2F128   $0x31, Y3, Y1, Y15
-	VADDPS       Y15, Y14, Y1
-	VPERM2F128   $0x20, Y7, Y5, Y14
-	VPERM2F128   $0x31, Y7, Y5, Y15
-	VADDPS       Y15, Y14, Y5
-	VHADDPS      Y5, Y1, Y1
-	VHADDPS      Y1, Y1, Y1
-	VEXTRACTF128 $0x01, Y1, X13
-	VUNPCKLPS    X13, X1, X13
-	MOVQ         o1+72(FP), R9
-	VMOVUPS      X13, (R9)(R8*4)
-	ADDQ         $0x04, R8
-	JMP          block
-
-rest:
-	CMPQ   R8, n+48(FP)
-	JGE    done
-	MOVL   (BX)(R8*4), R10
-	IMULQ  SI, R10
-	ADDQ   DX, R10
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	XORQ   R9, R9
-	CMPQ   R9, DI
-	JGE    rest_tail
-
-rest_loop:
-	VPMOVZXWD   (R10)(R9*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     (AX)(R9*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R9*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	ADDQ        $0x08, R9
-	CMPQ        R9, DI
-	JLT         rest_loop
-
-rest_tail:
-	CMPQ        R9, dim+56(FP)
-	JGE         rest_sum
-	MOVWLZX     (R10)(R9*2), R11
-	SHLL        $0x10, R11
-	VMOVD       R11, X8
-	VMOVSS      (AX)(R9*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVSS      (CX)(R9*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	INCQ        R9
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+64(FP), R9
-	VMOVSS       X0, (R9)(R8*4)
-	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	MOVQ         o1+72(FP), R9
-	VMOVSS       X1, (R9)(R8*4)
-	INCQ         R8
-	JMP          rest
-
-done:
-	VZEROUPPER
-	RET
-
-// func dots4BF16ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·dots4BF16ListAVX2(SB), NOSPLIT, $0-96
-	MOVQ q0+0(FP), AX
-	MOVQ q1+8(FP), CX
-	MOVQ q2+16(FP), DX
-	MOVQ q3+24(FP), BX
-	MOVQ rows+32(FP), SI
-	MOVQ ids+40(FP), DI
-	MOVQ dim+56(FP), R8
-	MOVQ R8, R9
-	ANDQ $-8, R9
-	SHLQ $0x01, R8
-	XORQ R10, R10
-
-block:
-	MOVQ   n+48(FP), R11
-	SUBQ   R10, R11
-	CMPQ   R11, $0x02
-	JLT    rest
-	MOVL   (DI)(R10*4), R12
-	IMULQ  R8, R12
-	ADDQ   SI, R12
-	MOVL   4(DI)(R10*4), R13
-	IMULQ  R8, R13
-	ADDQ   SI, R13
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	XORQ   R11, R11
-	CMPQ   R11, R9
-	JGE    block_tail
-
-block_loop:
-	VPMOVZXWD   (R12)(R11*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VPMOVZXWD   (R13)(R11*2), Y9
-	VPSLLD      $0x10, Y9, Y9
-	VMOVUPS     (AX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     (CX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     (DX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     (BX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	VFMADD231PS Y9, Y12, Y7
-	ADDQ        $0x08, R11
-	CMPQ        R11, R9
-	JLT         block_loop
-
-block_tail:
-	CMPQ        R11, dim+56(FP)
-	JGE         block_sum
-	MOVWLZX     (R12)(R11*2), R14
-	SHLL        $0x10, R14
-	VMOVD       R14, X8
-	MOVWLZX     (R13)(R11*2), R14
-	SHLL        $0x10, R14
-	VMOVD       R14, X9
-	VMOVSS      (AX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y4
-	VMOVSS      (CX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	VFMADD231PS Y9, Y12, Y5
-	VMOVSS      (DX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y2
-	VFMADD231PS Y9, Y12, Y6
-	VMOVSS      (BX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y3
-	VFMADD231PS Y9, Y12, Y7
-	INCQ        R11
-	JMP         block_tail
-
-block_sum:
-	VPERM2F128   $0x20, Y4, Y0, Y14
-	VPERM2F128   $0x31, Y4, Y0, Y15
-	VADDPS       Y15, Y14, Y0
-	VPERM2F128   $0x20, Y5, Y1, Y14
-	VPERM2F128   $0x31, Y5, Y1, Y15
-	VADDPS       Y15, Y14, Y1
-	VPERM2F128   $0x20, Y6, Y2, Y14
-	VPERM2F128   $0x31, Y6, Y2, Y15
-	VADDPS       Y15, Y14, Y2
-	VPERM2F128   $0x20, Y7, Y3, Y14
-	VPERM2F128   $0x31, Y7, Y3, Y15
-	VADDPS       Y15, Y14, Y3
-	VHADDPS      Y1, Y0, Y0
-	VHADDPS      Y3, Y2, Y2
-	VHADDPS      Y2, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VUNPCKLPS    X13, X0, X14
-	VUNPCKHPS    X13, X0, X15
-	MOVQ         o0+64(FP), R11
-	VMOVLPS      X14, (R11)(R10*4)
-	MOVQ         o1+72(FP), R11
-	VMOVHPS      X14, (R11)(R10*4)
-	MOVQ         o2+80(FP), R11
-	VMOVLPS      X15, (R11)(R10*4)
-	MOVQ         o3+88(FP), R11
-	VMOVHPS      X15, (R11)(R10*4)
-	ADDQ         $0x02, R10
-	JMP          block
-
-rest:
-	CMPQ   R10, n+48(FP)
-	JGE    done
-	MOVL   (DI)(R10*4), R12
-	IMULQ  R8, R12
-	ADDQ   SI, R12
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	XORQ   R11, R11
-	CMPQ   R11, R9
-	JGE    rest_tail
-
-rest_loop:
-	VPMOVZXWD   (R12)(R11*2), Y8
-	VPSLLD      $0x10, Y8, Y8
-	VMOVUPS     (AX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     (DX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     (BX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	ADDQ        $0x08, R11
-	CMPQ        R11, R9
-	JLT         rest_loop
-
-rest_tail:
-	CMPQ        R11, dim+56(FP)
-	JGE         rest_sum
-	MOVWLZX     (R12)(R11*2), R13
-	SHLL        $0x10, R13
-	VMOVD       R13, X8
-	VMOVSS      (AX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVSS      (CX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVSS      (DX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVSS      (BX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y3
-	INCQ        R11
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+64(FP), R11
-	VMOVSS       X0, (R11)(R10*4)
-	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	MOVQ         o1+72(FP), R11
-	VMOVSS       X1, (R11)(R10*4)
-	VEXTRACTF128 $0x01, Y2, X13
-	VADDPS       X13, X2, X2
-	VHADDPS      X2, X2, X2
-	VHADDPS      X2, X2, X2
-	MOVQ         o2+80(FP), R11
-	VMOVSS       X2, (R11)(R10*4)
-	VEXTRACTF128 $0x01, Y3, X13
-	VADDPS       X13, X3, X3
-	VHADDPS      X3, X3, X3
-	VHADDPS      X3, X3, X3
-	MOVQ         o3+88(FP), R11
-	VMOVSS       X3, (R11)(R10*4)
-	INCQ         R10
-	JMP          rest
-
-done:
-	VZEROUPPER
-	RET
-
 // func weightedBF16ListAVX2(w *float32, rows *byte, ids *uint32, n int, dim int, acc *float32)
 // Requires: AVX, AVX2, FMA3
 TEXT ·weightedBF16ListAVX2(SB), NOSPLIT, $0-48
@@ -2756,10 +1820,10 @@ block:
 	LEAQ   (R9)(DX*1), R10
 	LEAQ   (R10)(DX*1), R11
 	LEAQ   (R11)(DX*1), CX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
 	XORQ   DI, DI
 	CMPQ   DI, BX
 	JGE    block_tail
@@ -2822,7 +1886,7 @@ rest:
 	JGE    done
 	MOVQ   CX, R8
 	LEAQ   (R8)(DX*1), CX
-	VXORPS Y0, Y0, Y0
+	VXORPS X0, X0, X0
 	XORQ   DI, DI
 	CMPQ   DI, BX
 	JGE    rest_tail
@@ -2882,14 +1946,14 @@ block:
 	LEAQ   (R10)(BX*1), R11
 	LEAQ   (R11)(BX*1), R12
 	LEAQ   (R12)(BX*1), DX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
 	XORQ   R8, R8
 	CMPQ   R8, SI
 	JGE    block_tail
@@ -2978,8 +2042,8 @@ rest:
 	JGE    done
 	MOVQ   DX, R9
 	LEAQ   (R9)(BX*1), DX
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
 	XORQ   R8, R8
 	CMPQ   R8, SI
 	JGE    rest_tail
@@ -3049,14 +2113,14 @@ block:
 	MOVQ   SI, R11
 	LEAQ   (R11)(DI*1), R12
 	LEAQ   (R12)(DI*1), SI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
 	XORQ   R10, R10
 	CMPQ   R10, R8
 	JGE    block_tail
@@ -3141,10 +2205,10 @@ rest:
 	JGE    done
 	MOVQ   SI, R11
 	LEAQ   (R11)(DI*1), SI
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
 	XORQ   R10, R10
 	CMPQ   R10, R8
 	JGE    rest_tail
@@ -3395,500 +2459,6 @@ tail_store:
 	JMP    tail
 
 tail_next:
-	VZEROUPPER
-	RET
-
-// func dots1F16ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, F16C, FMA3
-TEXT ·dots1F16ListAVX2(SB), NOSPLIT, $0-96
-	MOVQ q0+0(FP), AX
-	MOVQ rows+32(FP), CX
-	MOVQ ids+40(FP), DX
-	MOVQ dim+56(FP), BX
-	MOVQ BX, SI
-	ANDQ $-8, SI
-	SHLQ $0x01, BX
-	XORQ DI, DI
-
-block:
-	MOVQ   n+48(FP), R8
-	SUBQ   DI, R8
-	CMPQ   R8, $0x04
-	JLT    rest
-	MOVL   (DX)(DI*4), R9
-	IMULQ  BX, R9
-	ADDQ   CX, R9
-	MOVL   4(DX)(DI*4), R10
-	IMULQ  BX, R10
-	ADDQ   CX, R10
-	MOVL   8(DX)(DI*4), R11
-	IMULQ  BX, R11
-	ADDQ   CX, R11
-	MOVL   12(DX)(DI*4), R12
-	IMULQ  BX, R12
-	ADDQ   CX, R12
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	XORQ   R8, R8
-	CMPQ   R8, SI
-	JGE    block_tail
-
-block_loop:
-	VCVTPH2PS   (R9)(R8*2), Y8
-	VCVTPH2PS   (R10)(R8*2), Y9
-	VCVTPH2PS   (R11)(R8*2), Y10
-	VCVTPH2PS   (R12)(R8*2), Y11
-	VMOVUPS     (AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y1
-	VFMADD231PS Y10, Y12, Y2
-	VFMADD231PS Y11, Y12, Y3
-	ADDQ        $0x08, R8
-	CMPQ        R8, SI
-	JLT         block_loop
-
-block_tail:
-	CMPQ        R8, dim+56(FP)
-	JGE         block_sum
-	MOVWLZX     (R9)(R8*2), R13
-	VMOVD       R13, X8
-	VCVTPH2PS   X8, X8
-	MOVWLZX     (R10)(R8*2), R13
-	VMOVD       R13, X9
-	VCVTPH2PS   X9, X9
-	MOVWLZX     (R11)(R8*2), R13
-	VMOVD       R13, X10
-	VCVTPH2PS   X10, X10
-	MOVWLZX     (R12)(R8*2), R13
-	VMOVD       R13, X11
-	VCVTPH2PS   X11, X11
-	VMOVSS      (AX)(R8*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y1
-	VFMADD231PS Y10, Y12, Y2
-	VFMADD231PS Y11, Y12, Y3
-	INCQ        R8
-	JMP         block_tail
-
-block_sum:
-	VPERM2F128   $0x20, Y1, Y0, Y14
-	VPERM2F128   $0x31, Y1, Y0, Y15
-	VADDPS       Y15, Y14, Y0
-	VPERM2F128   $0x20, Y3, Y2, Y14
-	VPERM2F128   $0x31, Y3, Y2, Y15
-	VADDPS       Y15, Y14, Y2
-	VHADDPS      Y2, Y0, Y0
-	VHADDPS      Y0, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VUNPCKLPS    X13, X0, X13
-	MOVQ         o0+64(FP), R8
-	VMOVUPS      X13, (R8)(DI*4)
-	ADDQ         $0x04, DI
-	JMP          block
-
-rest:
-	CMPQ   DI, n+48(FP)
-	JGE    done
-	MOVL   (DX)(DI*4), R9
-	IMULQ  BX, R9
-	ADDQ   CX, R9
-	VXORPS Y0, Y0, Y0
-	XORQ   R8, R8
-	CMPQ   R8, SI
-	JGE    rest_tail
-
-rest_loop:
-	VCVTPH2PS   (R9)(R8*2), Y8
-	VMOVUPS     (AX)(R8*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	ADDQ        $0x08, R8
-	CMPQ        R8, SI
-	JLT         rest_loop
-
-rest_tail:
-	CMPQ        R8, dim+56(FP)
-	JGE         rest_sum
-	MOVWLZX     (R9)(R8*2), R10
-	VMOVD       R10, X8
-	VCVTPH2PS   X8, X8
-	VMOVSS      (AX)(R8*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	INCQ        R8
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+64(FP), R8
-	VMOVSS       X0, (R8)(DI*4)
-	INCQ         DI
-	JMP          rest
-
-done:
-	VZEROUPPER
-	RET
-
-// func dots2F16ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, F16C, FMA3
-TEXT ·dots2F16ListAVX2(SB), NOSPLIT, $0-96
-	MOVQ q0+0(FP), AX
-	MOVQ q1+8(FP), CX
-	MOVQ rows+32(FP), DX
-	MOVQ ids+40(FP), BX
-	MOVQ dim+56(FP), SI
-	MOVQ SI, DI
-	ANDQ $-8, DI
-	SHLQ $0x01, SI
-	XORQ R8, R8
-
-block:
-	MOVQ   n+48(FP), R9
-	SUBQ   R8, R9
-	CMPQ   R9, $0x04
-	JLT    rest
-	MOVL   (BX)(R8*4), R10
-	IMULQ  SI, R10
-	ADDQ   DX, R10
-	MOVL   4(BX)(R8*4), R11
-	IMULQ  SI, R11
-	ADDQ   DX, R11
-	MOVL   8(BX)(R8*4), R12
-	IMULQ  SI, R12
-	ADDQ   DX, R12
-	MOVL   12(BX)(R8*4), R13
-	IMULQ  SI, R13
-	ADDQ   DX, R13
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	XORQ   R9, R9
-	CMPQ   R9, DI
-	JGE    block_tail
-
-block_loop:
-	VCVTPH2PS   (R10)(R9*2), Y8
-	VCVTPH2PS   (R11)(R9*2), Y9
-	VCVTPH2PS   (R12)(R9*2), Y10
-	VCVTPH2PS   (R13)(R9*2), Y11
-	VMOVUPS     (AX)(R9*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y2
-	VFMADD231PS Y10, Y12, Y4
-	VFMADD231PS Y11, Y12, Y6
-	VMOVUPS     (CX)(R9*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VFMADD231PS Y9, Y12, Y3
-	VFMADD231PS Y10, Y12, Y5
-	VFMADD231PS Y11, Y12, Y7
-	ADDQ        $0x08, R9
-	CMPQ        R9, DI
-	JLT         block_loop
-
-block_tail:
-	CMPQ        R9, dim+56(FP)
-	JGE         block_sum
-	MOVWLZX     (R10)(R9*2), R14
-	VMOVD       R14, X8
-	VCVTPH2PS   X8, X8
-	MOVWLZX     (R11)(R9*2), R14
-	VMOVD       R14, X9
-	VCVTPH2PS   X9, X9
-	MOVWLZX     (R12)(R9*2), R14
-	VMOVD       R14, X10
-	VCVTPH2PS   X10, X10
-	MOVWLZX     (R13)(R9*2), R14
-	VMOVD       R14, X11
-	VCVTPH2PS   X11, X11
-	VMOVSS      (AX)(R9*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y2
-	VFMADD231PS Y10, Y12, Y4
-	VFMADD231PS Y11, Y12, Y6
-	VMOVSS      (CX)(R9*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	VFMADD231PS Y9, Y12, Y3
-	VFMADD231PS Y10, Y12, Y5
-	VFMADD231PS Y11, Y12, Y7
-	INCQ        R9
-	JMP         block_tail
-
-block_sum:
-	VPERM2F128   $0x20, Y2, Y0, Y14
-	VPERM2F128   $0x31, Y2, Y0, Y15
-	VADDPS       Y15, Y14, Y0
-	VPERM2F128   $0x20, Y6, Y4, Y14
-	VPERM2F128   $0x31, Y6, Y4, Y15
-	VADDPS       Y15, Y14, Y4
-	VHADDPS      Y4, Y0, Y0
-	VHADDPS      Y0, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VUNPCKLPS    X13, X0, X13
-	MOVQ         o0+64(FP), R9
-	VMOVUPS      X13, (R9)(R8*4)
-	VPERM2F128   $0x20, Y3, Y1, Y14
-	VPERM2F128   $0x31, Y3, Y1, Y15
-	VADDPS       Y15, Y14, Y1
-	VPERM2F128   $0x20, Y7, Y5, Y14
-	VPERM2F128   $0x31, Y7, Y5, Y15
-	VADDPS       Y15, Y14, Y5
-	VHADDPS      Y5, Y1, Y1
-	VHADDPS      Y1, Y1, Y1
-	VEXTRACTF128 $0x01, Y1, X13
-	VUNPCKLPS    X13, X1, X13
-	MOVQ         o1+72(FP), R9
-	VMOVUPS      X13, (R9)(R8*4)
-	ADDQ         $0x04, R8
-	JMP          block
-
-rest:
-	CMPQ   R8, n+48(FP)
-	JGE    done
-	MOVL   (BX)(R8*4), R10
-	IMULQ  SI, R10
-	ADDQ   DX, R10
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	XORQ   R9, R9
-	CMPQ   R9, DI
-	JGE    rest_tail
-
-rest_loop:
-	VCVTPH2PS   (R10)(R9*2), Y8
-	VMOVUPS     (AX)(R9*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R9*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	ADDQ        $0x08, R9
-	CMPQ        R9, DI
-	JLT         rest_loop
-
-rest_tail:
-	CMPQ        R9, dim+56(FP)
-	JGE         rest_sum
-	MOVWLZX     (R10)(R9*2), R11
-	VMOVD       R11, X8
-	VCVTPH2PS   X8, X8
-	VMOVSS      (AX)(R9*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVSS      (CX)(R9*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	INCQ        R9
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+64(FP), R9
-	VMOVSS       X0, (R9)(R8*4)
-	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	MOVQ         o1+72(FP), R9
-	VMOVSS       X1, (R9)(R8*4)
-	INCQ         R8
-	JMP          rest
-
-done:
-	VZEROUPPER
-	RET
-
-// func dots4F16ListAVX2(q0 *float32, q1 *float32, q2 *float32, q3 *float32, rows *byte, ids *uint32, n int, dim int, o0 *float32, o1 *float32, o2 *float32, o3 *float32)
-// Requires: AVX, F16C, FMA3
-TEXT ·dots4F16ListAVX2(SB), NOSPLIT, $0-96
-	MOVQ q0+0(FP), AX
-	MOVQ q1+8(FP), CX
-	MOVQ q2+16(FP), DX
-	MOVQ q3+24(FP), BX
-	MOVQ rows+32(FP), SI
-	MOVQ ids+40(FP), DI
-	MOVQ dim+56(FP), R8
-	MOVQ R8, R9
-	ANDQ $-8, R9
-	SHLQ $0x01, R8
-	XORQ R10, R10
-
-block:
-	MOVQ   n+48(FP), R11
-	SUBQ   R10, R11
-	CMPQ   R11, $0x02
-	JLT    rest
-	MOVL   (DI)(R10*4), R12
-	IMULQ  R8, R12
-	ADDQ   SI, R12
-	MOVL   4(DI)(R10*4), R13
-	IMULQ  R8, R13
-	ADDQ   SI, R13
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	VXORPS Y4, Y4, Y4
-	VXORPS Y5, Y5, Y5
-	VXORPS Y6, Y6, Y6
-	VXORPS Y7, Y7, Y7
-	XORQ   R11, R11
-	CMPQ   R11, R9
-	JGE    block_tail
-
-block_loop:
-	VCVTPH2PS   (R12)(R11*2), Y8
-	VCVTPH2PS   (R13)(R11*2), Y9
-	VMOVUPS     (AX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y4
-	VMOVUPS     (CX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VFMADD231PS Y9, Y12, Y5
-	VMOVUPS     (DX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VFMADD231PS Y9, Y12, Y6
-	VMOVUPS     (BX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	VFMADD231PS Y9, Y12, Y7
-	ADDQ        $0x08, R11
-	CMPQ        R11, R9
-	JLT         block_loop
-
-block_tail:
-	CMPQ        R11, dim+56(FP)
-	JGE         block_sum
-	MOVWLZX     (R12)(R11*2), R14
-	VMOVD       R14, X8
-	VCVTPH2PS   X8, X8
-	MOVWLZX     (R13)(R11*2), R14
-	VMOVD       R14, X9
-	VCVTPH2PS   X9, X9
-	VMOVSS      (AX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VFMADD231PS Y9, Y12, Y4
-	VMOVSS      (CX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	VFMADD231PS Y9, Y12, Y5
-	VMOVSS      (DX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y2
-	VFMADD231PS Y9, Y12, Y6
-	VMOVSS      (BX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y3
-	VFMADD231PS Y9, Y12, Y7
-	INCQ        R11
-	JMP         block_tail
-
-block_sum:
-	VPERM2F128   $0x20, Y4, Y0, Y14
-	VPERM2F128   $0x31, Y4, Y0, Y15
-	VADDPS       Y15, Y14, Y0
-	VPERM2F128   $0x20, Y5, Y1, Y14
-	VPERM2F128   $0x31, Y5, Y1, Y15
-	VADDPS       Y15, Y14, Y1
-	VPERM2F128   $0x20, Y6, Y2, Y14
-	VPERM2F128   $0x31, Y6, Y2, Y15
-	VADDPS       Y15, Y14, Y2
-	VPERM2F128   $0x20, Y7, Y3, Y14
-	VPERM2F128   $0x31, Y7, Y3, Y15
-	VADDPS       Y15, Y14, Y3
-	VHADDPS      Y1, Y0, Y0
-	VHADDPS      Y3, Y2, Y2
-	VHADDPS      Y2, Y0, Y0
-	VEXTRACTF128 $0x01, Y0, X13
-	VUNPCKLPS    X13, X0, X14
-	VUNPCKHPS    X13, X0, X15
-	MOVQ         o0+64(FP), R11
-	VMOVLPS      X14, (R11)(R10*4)
-	MOVQ         o1+72(FP), R11
-	VMOVHPS      X14, (R11)(R10*4)
-	MOVQ         o2+80(FP), R11
-	VMOVLPS      X15, (R11)(R10*4)
-	MOVQ         o3+88(FP), R11
-	VMOVHPS      X15, (R11)(R10*4)
-	ADDQ         $0x02, R10
-	JMP          block
-
-rest:
-	CMPQ   R10, n+48(FP)
-	JGE    done
-	MOVL   (DI)(R10*4), R12
-	IMULQ  R8, R12
-	ADDQ   SI, R12
-	VXORPS Y0, Y0, Y0
-	VXORPS Y1, Y1, Y1
-	VXORPS Y2, Y2, Y2
-	VXORPS Y3, Y3, Y3
-	XORQ   R11, R11
-	CMPQ   R11, R9
-	JGE    rest_tail
-
-rest_loop:
-	VCVTPH2PS   (R12)(R11*2), Y8
-	VMOVUPS     (AX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVUPS     (CX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVUPS     (DX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVUPS     (BX)(R11*4), Y12
-	VFMADD231PS Y8, Y12, Y3
-	ADDQ        $0x08, R11
-	CMPQ        R11, R9
-	JLT         rest_loop
-
-rest_tail:
-	CMPQ        R11, dim+56(FP)
-	JGE         rest_sum
-	MOVWLZX     (R12)(R11*2), R13
-	VMOVD       R13, X8
-	VCVTPH2PS   X8, X8
-	VMOVSS      (AX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y0
-	VMOVSS      (CX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y1
-	VMOVSS      (DX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y2
-	VMOVSS      (BX)(R11*4), X12
-	VFMADD231PS Y8, Y12, Y3
-	INCQ        R11
-	JMP         rest_tail
-
-rest_sum:
-	VEXTRACTF128 $0x01, Y0, X13
-	VADDPS       X13, X0, X0
-	VHADDPS      X0, X0, X0
-	VHADDPS      X0, X0, X0
-	MOVQ         o0+64(FP), R11
-	VMOVSS       X0, (R11)(R10*4)
-	VEXTRACTF128 $0x01, Y1, X13
-	VADDPS       X13, X1, X1
-	VHADDPS      X1, X1, X1
-	VHADDPS      X1, X1, X1
-	MOVQ         o1+72(FP), R11
-	VMOVSS       X1, (R11)(R10*4)
-	VEXTRACTF128 $0x01, Y2, X13
-	VADDPS       X13, X2, X2
-	VHADDPS      X2, X2, X2
-	VHADDPS      X2, X2, X2
-	MOVQ         o2+80(FP), R11
-	VMOVSS       X2, (R11)(R10*4)
-	VEXTRACTF128 $0x01, Y3, X13
-	VADDPS       X13, X3, X3
-	VHADDPS      X3, X3, X3
-	VHADDPS      X3, X3, X3
-	MOVQ         o3+88(FP), R11
-	VMOVSS       X3, (R11)(R10*4)
-	INCQ         R10
-	JMP          rest
-
-done:
 	VZEROUPPER
 	RET
 

@@ -128,6 +128,18 @@ func (t *TopK) skip(scores []float32, i int) int {
 	return i
 }
 
+// least returns a score below which nothing enters: the worst one kept when
+// the collector is full, else -Inf.
+func (t *TopK) least() float32 {
+	switch {
+	case t.k == 0:
+		return float32(math.Inf(1))
+	case len(t.heap) < t.k:
+		return float32(math.Inf(-1))
+	}
+	return t.heap[0].score
+}
+
 func (t *TopK) push(e scored) {
 	if e.score != e.score {
 		e.score = float32(math.Inf(-1))

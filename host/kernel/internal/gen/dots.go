@@ -14,15 +14,11 @@ import (
 // that a stored row is read and widened once for all queries.
 //
 // AVX-512 has registers for 4 rows x 4 queries; AVX2 for 2 x 4 and 4 x 2.
-func (l *level) dots(t dtype, nq int, list bool) {
-	kind, row := "", "row i"
-	if list {
-		kind, row = "List", "row ids[i]"
-	}
-	begin(fmt.Sprintf("dots%d%s%s%s", nq, t.name, kind, l.name),
+func (l *level) dots(t dtype, nq int) {
+	begin(fmt.Sprintf("dots%d%s%s", nq, t.name, l.name),
 		"(q0, q1, q2, q3 *float32, rows *byte, ids *uint32, n, dim int, o0, o1, o2, o3 *float32)",
-		fmt.Sprintf("writes oj[i] = qj . %s for j < %d and i < n; dim > 0 columns.", row, nq))
-	d := &dotter{level: l, t: t, nq: nq, list: list}
+		fmt.Sprintf("writes oj[i] = qj . row i for j < %d and i < n; ids is not used; dim > 0 columns.", nq))
+	d := &dotter{level: l, t: t, nq: nq}
 	for j := range nq {
 		d.q = append(d.q, load(fmt.Sprintf("q%d", j)))
 	}
@@ -34,9 +30,6 @@ func (l *level) dots(t dtype, nq int, list bool) {
 		rows = 2
 	}
 	d.base = load("rows")
-	if list {
-		d.ids = load("ids")
-	}
 	d.stride = load("dim")
 	d.end = GP64()
 	MOVQ(d.stride, d.end)
@@ -79,26 +72,17 @@ const ahead = 4096
 
 type dotter struct {
 	*level
-	t    dtype
-	nq   int
-	list bool
+	t  dtype
+	nq int
 
 	q, r        []GPVirtual // queries, rows of the block
-	base, ids   GPVirtual   // rows left (range) or row 0 (list); ids
+	base        GPVirtual   // rows left
 	stride, end GPVirtual   // bytes of a row; elements before the tail
 	i, k        GPVirtual   // row, element
 }
 
 // point sets r to the block's rows.
 func (d *dotter) point(rows int) {
-	if d.list {
-		for r := range rows {
-			MOVL(Mem{Base: d.ids, Index: d.i, Scale: 4, Disp: 4 * r}, d.r[r].As32())
-			IMULQ(d.stride, d.r[r])
-			ADDQ(d.base, d.r[r])
-		}
-		return
-	}
 	MOVQ(d.base, d.r[0])
 	for r := 1; r < rows; r++ {
 		LEAQ(Mem{Base: d.r[r-1], Index: d.stride, Scale: 1}, d.r[r])
@@ -144,7 +128,7 @@ func (d *dotter) inner(rows int, label string) {
 	CMPQ(d.k, d.end)
 	JGE(LabelRef(label + "_tail"))
 	Label(label + "_loop")
-	if !d.list && !d.wide() && d.nq > 1 && rows > 1 {
+	if !d.wide() && d.nq > 1 && rows > 1 {
 		for r := range rows {
 			PREFETCHT0(d.t.at(d.r[r], d.k).Offset(ahead))
 		}
@@ -190,38 +174,57 @@ func (d *dotter) store(rows int) {
 			VMOVSS(x, d.out(j))
 		}
 	case rows == 4 && d.nq == 4:
-		d.store4x4()
+		d.sum4x4()
+		VMOVUPS(xmm[0], d.out(0))
+		for j := 1; j < 4; j++ {
+			VEXTRACTF32X4(U8(j), zmm[0], d.out(j))
+		}
 	case rows == 4:
 		for j := range d.nq {
-			for r := range rows {
-				d.fold(d.acc(r, j), 13)
-			}
-			a, b := d.acc(0, j), d.acc(2, j)
-			halves(a, d.acc(1, j))
-			halves(b, d.acc(3, j))
-			VHADDPS(ymm[b], ymm[a], ymm[a])
-			VHADDPS(ymm[a], ymm[a], ymm[a]) // rows 0 2 0 2, 1 3 1 3
-			VEXTRACTF128(U8(1), ymm[a], X13)
-			VUNPCKLPS(X13, xmm[a], X13)
+			d.sum4(j)
 			VMOVUPS(X13, d.out(j))
 		}
 	default: // 2 rows x 4 queries
-		for j := range d.nq {
-			halves(d.acc(0, j), d.acc(1, j))
-		}
-		a, b, c, e := ymm[d.acc(0, 0)], ymm[d.acc(0, 1)], ymm[d.acc(0, 2)], ymm[d.acc(0, 3)]
-		VHADDPS(b, a, a)
-		VHADDPS(e, c, c)
-		VHADDPS(c, a, a) // row 0 of all queries, row 1 of all queries
-		x := xmm[d.acc(0, 0)]
-		VEXTRACTF128(U8(1), a, X13)
-		VUNPCKLPS(X13, x, X14)
-		VUNPCKHPS(X13, x, X15)
-		VMOVLPS(X14, d.out(0))
-		VMOVHPS(X14, d.out(1))
-		VMOVLPS(X15, d.out(2))
-		VMOVHPS(X15, d.out(3))
+		d.write2x4(d.out)
 	}
+}
+
+// sum4 sums the accumulators of query j with 4 rows into X13.
+func (d *dotter) sum4(j int) {
+	for r := range 4 {
+		d.fold(d.acc(r, j), 13)
+	}
+	a, b := d.acc(0, j), d.acc(2, j)
+	halves(a, d.acc(1, j))
+	halves(b, d.acc(3, j))
+	VHADDPS(ymm[b], ymm[a], ymm[a])
+	VHADDPS(ymm[a], ymm[a], ymm[a]) // rows 0 2 0 2, 1 3 1 3
+	VEXTRACTF128(U8(1), ymm[a], X13)
+	VUNPCKLPS(X13, xmm[a], X13)
+}
+
+// sum2x4 sums the accumulators of 4 queries with 2 rows into Y0: row 0 of
+// all queries, row 1 of all queries.
+func (d *dotter) sum2x4() {
+	for j := range d.nq {
+		halves(d.acc(0, j), d.acc(1, j))
+	}
+	VHADDPS(ymm[d.acc(0, 1)], Y0, Y0)
+	c := ymm[d.acc(0, 2)]
+	VHADDPS(ymm[d.acc(0, 3)], c, c)
+	VHADDPS(c, Y0, Y0)
+}
+
+// write2x4 sums and writes the results of 2 rows x 4 queries.
+func (d *dotter) write2x4(out func(j int) Mem) {
+	d.sum2x4()
+	VEXTRACTF128(U8(1), Y0, X13)
+	VUNPCKLPS(X13, X0, X14)
+	VUNPCKHPS(X13, X0, X15)
+	VMOVLPS(X14, out(0))
+	VMOVHPS(X14, out(1))
+	VMOVLPS(X15, out(2))
+	VMOVHPS(X15, out(3))
 }
 
 // halves adds the 128-bit halves of two registers: those of a to the low
@@ -241,38 +244,31 @@ func (d *dotter) fold(a, tmp int) VecPhysical {
 	return ymm[a]
 }
 
-// store4x4 transposes and adds: 128-bit lanes first, so that one register
-// holds a row's lane for each query, then within the lanes.
-func (d *dotter) store4x4() {
-	pair := func(op func(lo, hi VecPhysical), a, b int) { // a = sum of two shuffles of a and b
-		op(zmm[21], zmm[22])
-		VADDPS(zmm[21], zmm[22], zmm[a])
-	}
+// sum4x4 sums the accumulators of 4 queries with 4 rows into Z0, query 0 of
+// all rows first. It transposes and adds: 128-bit lanes first, so that one
+// register holds a row's lane for each query, then within the lanes.
+func (d *dotter) sum4x4() {
 	lanes := func(a, b int, lo, hi U8) {
-		pair(func(x, y VecPhysical) {
-			VSHUFF64X2(lo, zmm[b], zmm[a], x)
-			VSHUFF64X2(hi, zmm[b], zmm[a], y)
-		}, a, b)
+		VSHUFF64X2(lo, zmm[b], zmm[a], Z21)
+		VSHUFF64X2(hi, zmm[b], zmm[a], Z22)
+		VADDPS(Z21, Z22, zmm[a])
 	}
 	for r := range 4 {
 		lanes(d.acc(r, 0), d.acc(r, 1), 0x44, 0xee)
 		lanes(d.acc(r, 2), d.acc(r, 3), 0x44, 0xee)
 		lanes(d.acc(r, 0), d.acc(r, 2), 0x88, 0xdd)
 	}
-	neighbours := func(a, b int) {
-		pair(func(x, y VecPhysical) {
-			VSHUFPS(U8(0x88), zmm[b], zmm[a], x)
-			VSHUFPS(U8(0xdd), zmm[b], zmm[a], y)
-		}, a, b)
+	for _, r := range [][2]int{{0, 1}, {2, 3}, {0, 2}} {
+		neighbours(zmm[d.acc(r[0], 0)], zmm[d.acc(r[1], 0)], Z21, Z22)
 	}
-	neighbours(d.acc(0, 0), d.acc(1, 0))
-	neighbours(d.acc(2, 0), d.acc(3, 0))
-	neighbours(d.acc(0, 0), d.acc(2, 0))
-	a := d.acc(0, 0)
-	VMOVUPS(xmm[a], d.out(0))
-	for j := 1; j < 4; j++ {
-		VEXTRACTF32X4(U8(j), zmm[a], d.out(j))
-	}
+}
+
+// neighbours adds neighbouring f32 of a and b: those of a to the low half of
+// each 128-bit lane of a, those of b to the high half.
+func neighbours(a, b, x, y VecPhysical) {
+	VSHUFPS(U8(0x88), b, a, x)
+	VSHUFPS(U8(0xdd), b, a, y)
+	VADDPS(x, y, a)
 }
 
 // prefetch generates the hint that starts the reads of a whole list at once.

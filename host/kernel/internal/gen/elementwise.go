@@ -40,6 +40,8 @@ func (e elements) write(v VecPhysical, p Register) {
 		VMOVUPS(v, m)
 	case e.wide():
 		VMOVUPS(v, K1, m)
+	case v.Size() == 16:
+		VMASKMOVPS(v, xmm[mask], m)
 	default:
 		VMASKMOVPS(v, ymm[mask], m)
 	}
@@ -170,6 +172,8 @@ func (l *level) maxOf() {
 	done()
 }
 
+const notBelow = 0x1d // greater or equal, ordered, quiet
+
 func (l *level) firstAtLeast() {
 	begin("firstAtLeast"+l.name, "(x *float32, n int, least float32) int",
 		"returns the index of the first of the n elements of x that is not below least, n when there is none; a NaN is below.")
@@ -178,7 +182,6 @@ func (l *level) firstAtLeast() {
 	at := GP64()
 	VBROADCASTSS(mem("least"), l.v(0))
 	l.each(l.lanes, func(e elements) {
-		const notBelow = 0x1d // greater or equal, ordered, quiet
 		e.read(x, l.v(1))
 		if l.wide() {
 			if e.tail {
@@ -216,7 +219,18 @@ func (x exponential) setup() {
 	for i, name := range []string{"log2e", "magic", "ln2hi", "ln2lo", "least", "most"} {
 		x.broadcast(name, 4+i)
 	}
+	if x.wide() {
+		for i, c := range series {
+			x.broadcast(c, coefficients+i)
+		}
+	}
 }
+
+// series are the coefficients of the polynomial, highest first. AVX-512 has
+// registers for them, from coefficients on.
+var series = []string{"c6", "c5", "c4", "c3", "half", "one", "one"}
+
+const coefficients = 16
 
 func (x exponential) step() {
 	v := x.v
@@ -234,8 +248,16 @@ func (x exponential) step() {
 	VSUBPS(magic, v(1), v(1)) // n
 	VFNMADD231PS(v(1), ln2hi, v(0))
 	VFNMADD231PS(v(1), ln2lo, v(0)) // r
-	VBROADCASTSS(x.f32s["c6"], v(2))
-	for _, c := range []string{"c5", "c4", "c3", "half", "one", "one"} {
+	if x.wide() {
+		VMOVAPS(v(coefficients), v(2))
+	} else {
+		VBROADCASTSS(x.f32s["c6"], v(2))
+	}
+	for i, c := range series[1:] {
+		if x.wide() {
+			VFMADD213PS(v(coefficients+1+i), v(0), v(2))
+			continue
+		}
 		VBROADCASTSS(x.f32s[c], v(3))
 		VFMADD213PS(v(3), v(0), v(2))
 	}

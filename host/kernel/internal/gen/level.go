@@ -12,9 +12,11 @@ import (
 type level struct {
 	name  string // suffix of the functions' names
 	lanes int    // f32 in a vector register
+	vnni  bool   // AVX-512 with VPDPBUSD
 
-	masks Mem            // AVX2: eight words of ones, then eight of zeros
-	f32s  map[string]Mem // constants
+	masks   Mem            // AVX2: eight words of ones, then eight of zeros
+	f32s    map[string]Mem // constants
+	vectors map[string]Mem // constants of a whole register
 }
 
 func (l *level) wide() bool { return l.lanes == 16 }
@@ -32,8 +34,10 @@ var (
 		Z0, Z1, Z2, Z3, Z4, Z5, Z6, Z7, Z8, Z9, Z10, Z11, Z12, Z13, Z14, Z15,
 		Z16, Z17, Z18, Z19, Z20, Z21, Z22, Z23, Z24, Z25, Z26, Z27, Z28, Z29, Z30, Z31,
 	}
-	ymm = [16]VecPhysical{Y0, Y1, Y2, Y3, Y4, Y5, Y6, Y7, Y8, Y9, Y10, Y11, Y12, Y13, Y14, Y15}
-	xmm = [16]VecPhysical{X0, X1, X2, X3, X4, X5, X6, X7, X8, X9, X10, X11, X12, X13, X14, X15}
+	ymm = [32]VecPhysical{Y0, Y1, Y2, Y3, Y4, Y5, Y6, Y7, Y8, Y9, Y10, Y11, Y12, Y13, Y14, Y15,
+		Y16, Y17, Y18, Y19, Y20, Y21, Y22, Y23, Y24, Y25, Y26, Y27, Y28, Y29, Y30, Y31}
+	xmm = [32]VecPhysical{X0, X1, X2, X3, X4, X5, X6, X7, X8, X9, X10, X11, X12, X13, X14, X15,
+		X16, X17, X18, X19, X20, X21, X22, X23, X24, X25, X26, X27, X28, X29, X30, X31}
 )
 
 // dtype is the stored element type of rows.
@@ -131,14 +135,9 @@ func tailMask(n Mem, lanes int) {
 	KMOVW(m, K1)
 }
 
-// zero clears a vector register.
-func (l *level) zero(v int) {
-	if l.wide() {
-		VPXORD(zmm[v], zmm[v], zmm[v])
-	} else {
-		VXORPS(ymm[v], ymm[v], ymm[v])
-	}
-}
+// zero clears a vector register, one of the first 16: the short form needs
+// no execution and clears the upper parts as well.
+func (l *level) zero(v int) { VXORPS(xmm[v], xmm[v], xmm[v]) }
 
 func done() {
 	VZEROUPPER()
@@ -158,7 +157,7 @@ func (l *level) constants() {
 			DATA(32+4*i, U32(0))
 		}
 	}
-	l.f32s = map[string]Mem{}
+	l.f32s, l.vectors = map[string]Mem{}, map[string]Mem{}
 	for _, c := range []struct {
 		name string
 		bits U32
@@ -167,10 +166,32 @@ func (l *level) constants() {
 		{"magic", bits(12582912)}, {"least", bits(-87.3)}, {"most", bits(89)}, {"one", bits(1)}, {"half", bits(0.5)},
 		{"c6", bits(1.0 / 720)}, {"c5", bits(1.0 / 120)}, {"c4", bits(1.0 / 24)}, {"c3", bits(1.0 / 6)},
 		{"sign", U32(0x80000000)}, {"inf", U32(0x7f800000)}, {"neginf", U32(0xff800000)},
+		{"s3", bits(-1.9515295891e-4)}, {"s2", bits(8.3321608736e-3)}, {"s1", bits(-1.6666654611e-1)},
+		{"cos3", bits(2.443315711809948e-5)}, {"cos2", bits(-1.388731625493765e-3)}, {"cos1", bits(4.166664568298827e-2)}, {"minushalf", bits(-0.5)},
+		{"upper", U32(0xffff0000)}, {"three", U32(3)},
+		{"ulp", U32(1)}, {"below", U32(0x7fff)}, {"quiet", U32(0x40)}, {"nan", U32(0x7fc00000)},
 	} {
 		l.f32s[c.name] = GLOBL(c.name, RODATA|NOPTR)
 		DATA(0, c.bits)
 	}
+}
+
+// lanesOf returns a constant of 16 lanes, written where it is first asked for.
+func (l *level) lanesOf(name string) Mem {
+	if m, ok := l.vectors[name]; ok {
+		return m
+	}
+	value := map[string]func(i int) int{
+		"evens": func(i int) int { return 2 * i },
+		"odds":  func(i int) int { return 2*i + 1 },
+		"tags":  func(i int) int { return i%4*4 + i/4 },
+	}[name]
+	m := GLOBL(name, RODATA|NOPTR)
+	for i := range 16 {
+		DATA(4*i, U32(value(i)))
+	}
+	l.vectors[name] = m
+	return m
 }
 
 // broadcast fills v with a constant.

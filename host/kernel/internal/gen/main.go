@@ -23,16 +23,18 @@ import (
 var levels = map[string]*level{
 	"avx2":   {name: "AVX2", lanes: 8},
 	"avx512": {name: "AVX512", lanes: 16},
+
+	"avx512vnni": {name: "AVX512VNNI", lanes: 16, vnni: true},
 }
 
 // parts are the families of kernels, a file each at every level.
 var parts = map[string]func(*level){
 	"rows": func(l *level) {
 		for _, t := range []dtype{f32, bf16, f16} {
+			for _, nq := range []int{1, 2, 4} {
+				l.dots(t, nq)
+			}
 			for _, list := range []bool{false, true} {
-				for _, nq := range []int{1, 2, 4} {
-					l.dots(t, nq, list)
-				}
 				l.weighted(t, list)
 			}
 		}
@@ -40,6 +42,20 @@ var parts = map[string]func(*level){
 		l.widen(f16)
 		if !l.wide() {
 			prefetch() // needs no vector registers: written once, for every level
+		}
+	},
+	"scan": func(l *level) {
+		l.packQuery(false)
+		l.packQuery(true)
+		for _, f := range []form{scanF32, scanBF16, scanF16, scanRounded} {
+			if f.rounded && !l.wide() {
+				continue
+			}
+			for _, nq := range []int{1, 2, 4} {
+				l.scan(f, nq, false)
+				l.scan(f, nq, true)
+				l.best(f, nq)
+			}
 		}
 	},
 	"elementwise": func(l *level) {
@@ -52,7 +68,13 @@ var parts = map[string]func(*level){
 		l.sumSquares()
 		l.normMul()
 		l.rope()
+		l.ropeTable()
+		l.narrow(bf16)
+		l.narrow(f16)
 	},
+	"gemm":  (*level).gemm,
+	"peak":  (*level).peak,
+	"codes": (*level).codes,
 }
 
 func main() {
