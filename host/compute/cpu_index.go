@@ -54,25 +54,28 @@ func (r *cpuReader) Value(id uint32, dst []float32) {
 	s.Values.Widen(int(id)-s.Start, dst)
 }
 
-// knnQueries is how many queries pass over a block of keys that is in the
-// cache.
-const knnQueries = 8 * kernel.MaxQueries
+const (
+	// knnQueries is how many queries share the packing of a block of keys.
+	knnQueries = 192
+	// knnKeys is how many keys they pass over between two looks at the
+	// context.
+	knnKeys = 4096
+)
 
-// KNN scans the keys block by block for 64 queries at a time; blocks of
-// queries run in parallel.
+// KNN runs blocks of queries in parallel.
 func (c *cpu) KNN(ctx context.Context, head Head, queries kernel.Rows, ranges []kv.Range, k int, ids []uint32, scores []float32, progress func(int)) (int, error) {
-	const blockKeys = 1024
 	keys := 0
 	for _, r := range ranges {
 		keys += r.Len()
 	}
-	found := min(k, keys)
-	d := queries.Dim
-	var pool sync.Pool
-	blocks := (queries.N + knnQueries - 1) / knnQueries
-	err := c.parallel(ctx, blocks, knnQueries*d+k, func(b int, scratch []float32) {
+	d := head.Dim()
+	size := knnQueries*d + kernel.KNNScratch(d) + k
+	var pool sync.Pool // *[knnQueries]*kernel.TopK
+	err := c.parallel(ctx, (queries.N+knnQueries-1)/knnQueries, size, func(b int, scratch []float32) {
 		lo := b * knnQueries
 		n := min(knnQueries, queries.N-lo)
+		q, scratch := scratch[:n*d], scratch[knnQueries*d:]
+		unused, scratch := scratch[:k], scratch[k:]
 		tops, _ := pool.Get().(*[knnQueries]*kernel.TopK)
 		if tops == nil {
 			tops = new([knnQueries]*kernel.TopK)
@@ -80,34 +83,33 @@ func (c *cpu) KNN(ctx context.Context, head Head, queries kernel.Rows, ranges []
 				tops[j] = kernel.NewTopK(k)
 			}
 		}
-		var qs [knnQueries][]float32
+		defer pool.Put(tops)
 		for j := range n {
-			qs[j] = scratch[j*d : (j+1)*d]
-			queries.Widen(lo+j, qs[j])
+			queries.Widen(lo+j, q[j*d:(j+1)*d])
 			tops[j].Reset(k)
 		}
 		for _, r := range ranges {
-			for at := r.Lo; at < r.Hi && ctx.Err() == nil; at += blockKeys {
-				part := kv.Range{Lo: at, Hi: min(at+blockKeys, r.Hi)}
-				for j := 0; j < n; j += kernel.MaxQueries {
-					m := min(j+kernel.MaxQueries, n)
-					c.TopK(head.Context, head.Layer, head.KVHead, qs[j:m], part, tops[j:m])
+			for s := range head.Context.Segments(head.Layer, head.KVHead, r.Lo, r.Hi) {
+				for at := 0; at < s.Keys.N; at += knnKeys {
+					if ctx.Err() != nil {
+						return
+					}
+					kernel.KNN(q, n, s.Keys, at, min(at+knnKeys, s.Keys.N), uint32(s.Start), tops[:n], scratch)
 				}
 			}
 		}
 		for j := range n {
-			at, out := (lo+j)*k, scratch[knnQueries*d:]
+			at, out := (lo+j)*k, unused
 			if scores != nil {
 				out = scores[at : at+k]
 			}
 			tops[j].Take(ids[at:at+k], out)
 		}
-		pool.Put(tops)
 		if progress != nil {
 			progress(n)
 		}
 	})
-	return found, err
+	return min(k, keys), err
 }
 
 // projectRows is how many keys are widened and multiplied at a time.
