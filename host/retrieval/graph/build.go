@@ -18,7 +18,7 @@ import (
 // BuildParams set how a graph is built. A zero field means its default.
 type BuildParams struct {
 	Degree     int // links a node: 32
-	Neighbours int // keys that are found exactly for each query: 100
+	Neighbours int // keys that are found exactly for each query: 64
 	Candidates int // keys that are considered for a node's links: 256
 	Entries    int // nodes where every search begins: 128
 	Beam       int // of the searches that place what no query found: 64
@@ -29,7 +29,7 @@ type BuildParams struct {
 
 func (p BuildParams) withDefaults() BuildParams {
 	p.Degree = cmp.Or(p.Degree, 32)
-	p.Neighbours = cmp.Or(p.Neighbours, 100)
+	p.Neighbours = cmp.Or(p.Neighbours, 64)
 	p.Candidates = cmp.Or(p.Candidates, 256)
 	p.Entries = cmp.Or(p.Entries, 128)
 	p.Beam = cmp.Or(p.Beam, 64)
