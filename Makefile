@@ -9,7 +9,7 @@ PLATFORMS = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64
 .PHONY: help build demo test test-race test-long fuzz check bench plugins kernels generate
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  \1\t\2/' | expand -t 14
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)/  \1\t\2/' | expand -t 14
 
 build: ## build bin/ra
 	$(GO) build -trimpath -o bin/ra ./host/cmd/ra
@@ -25,7 +25,7 @@ test: ## run the tests (a few minutes)
 test-race: ## run the tests of the concurrent packages under the race detector
 	@if command -v $${CC:-cc} >/dev/null 2>&1; then \
 		echo "$(GO) test -race (concurrent packages)"; \
-		CGO_ENABLED=1 $(GO) test -race -short ./host/sched ./host/kv ./host/compute ./host/retrieval/... ./host/attention ./host/engine ./host/plugin/...; \
+		CGO_ENABLED=1 $(GO) test -race -short ./host/sched ./host/kv ./host/compute ./host/retrieval/... ./host/attention ./host/engine ./host/bench ./host/plugin/...; \
 	else \
 		echo "skipped: test-race needs a C compiler, and none is installed"; \
 	fi
@@ -42,6 +42,21 @@ test-levels: ## run what computes with the kernels of every level (the best one 
 		echo "RA_KERNEL=$$level"; RA_KERNEL=$$level $(GO) test -count=1 ./host/kv ./host/compute ./host/retrieval/... ./host/attention ./host/engine || exit 1; \
 	done
 
+# All levels on a CPU with every feature, then the first one on a CPU that has
+# no more than it needs. Emulation is slow: what is about the accuracy of
+# estimates and of searches, and not about the kernels' forms, is left out.
+.PHONY: test-arm64
+test-arm64: ## run the tests of the kernels and of what calls them for linux/arm64, emulated by qemu-user
+	@if command -v qemu-aarch64 >/dev/null 2>&1; then \
+		echo "$(GO) test (linux/arm64, emulated)"; \
+		export GOOS=linux GOARCH=arm64; \
+		$(GO) test -short -skip '^TestEstimateError$$|^TestTwoStage|^TestScan$$/^(generic|neon)$$|^Test(KNN|MatMulBlocks|AttendCausalGroups)$$/^generic$$' -exec 'qemu-aarch64 -cpu max' \
+			./host/kernel ./host/kv ./host/compute ./host/attention && \
+		$(GO) test -short -run '/^neon$$' -skip '^TestEstimateError$$|^TestTwoStage|^TestScan$$|^TestKNN' -exec 'qemu-aarch64 -cpu cortex-a53' ./host/kernel; \
+	else \
+		echo "skipped: test-arm64 needs qemu-aarch64 (package qemu-user), and it is not installed"; \
+	fi
+
 FUZZTIME ?= 20s
 fuzz: ## run every fuzz target for FUZZTIME
 	@for pkg in $$($(GO) list ./...); do \
@@ -54,15 +69,17 @@ check: ## formatting, vet, lint, generated files current, cross-builds
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "run gofmt on:"; echo "$$unformatted"; exit 1; fi
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
+	GOOS=linux GOARCH=arm64 $(GO) vet ./host/kernel
 	$(GO) run $(STATICCHECK) ./...
-	cd $(KERNEL_GEN) && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./...
+	cd $(KERNEL_GEN) && $(GO) mod tidy -diff && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test ./...
 	GOOS=wasip1 GOARCH=wasm $(GO) vet ./sdk/go ./plugins/search/... ./plugins/policy/...
 	@for p in $(PLATFORMS); do echo "build $$p"; GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -o /dev/null ./host/cmd/ra || exit 1; done
 	$(MAKE) --no-print-directory generated
+	$(MAKE) --no-print-directory test-arm64
 
 .PHONY: generated
 generated: generate ## fail when generated files are not current
-	@git diff --exit-code --stat -- plugins/dist sdk 'host/kernel/*_amd64.*' 'host/kernel/*_arm64.*' host/kernel/internal/peak || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
+	@git diff --exit-code --stat -- plugins/dist sdk 'host/kernel/*_amd64.*' 'host/kernel/*_arm64.*' host/internal/peak || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
 
 generate: abi plugins kernels ## rebuild all generated files
 
@@ -83,8 +100,17 @@ kernels: ## rebuild the assembly of host/kernel
 		./gen -part $${file%_*} -level $${file#*_} -pkg kernel \
 			-out ../../$${file}_amd64.s -stubs ../../$${file}_amd64.go || exit 1; \
 	done; for level in avx2 avx512; do \
-		./gen -part peak -level $$level -pkg peak -out ../peak/$${level}_amd64.s -stubs ../peak/$${level}_amd64.go || exit 1; \
+		./gen -part peak -level $$level -pkg peak -out ../../../internal/peak/$${level}_amd64.s -stubs ../../../internal/peak/$${level}_amd64.go || exit 1; \
 	done; rm gen
+	@cd $(KERNEL_GEN)/neon && GOWORK=off $(GO) run . -out ../../../neon_arm64.s -stubs ../../../neon_arm64.go
 
 bench: ## run the benchmarks
 	$(GO) test -run '^$$' -bench . -benchtime 1s ./...
+
+PEERS = bench/peers
+.PHONY: bench-peers
+bench-peers: ## compare exact search with faiss (sets up Python in bench/peers/.venv)
+	@test -x $(PEERS)/.venv/bin/python || python3 -m venv $(PEERS)/.venv
+	@$(PEERS)/.venv/bin/python -m pip install --quiet --disable-pip-version-check -r $(PEERS)/requirements.txt
+	$(GO) build -trimpath -o bin/ra-peers ./$(PEERS)/ours
+	$(PEERS)/.venv/bin/python $(PEERS)/compare.py --ours bin/ra-peers --out bin/peers.json

@@ -45,6 +45,7 @@ var many = sync.OnceValue(func() Rows {
 	const n, dim = 1 << 20, 128
 	r := rand.New(rand.NewPCG(31, 1))
 	rows := RowsU16(make([]uint16, n*dim), dim, BF16)
+	inHugePages(rows.U16)
 	for i := range rows.U16 {
 		// Sign and mantissa at random, magnitudes from 1/4 to 4.
 		rows.U16[i] = uint16(r.Uint32())&0x807f | uint16(125+r.IntN(4))<<7

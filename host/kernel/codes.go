@@ -95,14 +95,14 @@ type Coder struct {
 	mean     []float32
 }
 
-// meanRows is the most rows that a mean is taken over. Any vector near the
-// mean serves: a mean of 4096 rows lengthens the average residual by 1/8192.
+// meanRows is about how many rows a mean is taken over. Any vector near the
+// mean serves: that of 4096 rows lengthens the average residual by 1/8192.
 const meanRows = 4096
 
 // NewCoder returns a coder of 1 to 4 bits a dimension around the mean of
-// some rows, evenly spaced in sample, those with elements that are not finite
-// left out. Keys coded later keep this mean. It panics on other numbers of
-// bits and on rows of another dimension.
+// some rows, evenly spaced in sample, but for those that are not finite or
+// whose squared norm overflows f32. Keys coded later keep this mean. It panics
+// on other numbers of bits and on rows of another dimension.
 func NewCoder(rotation *Rotation, bits int, sample Rows) *Coder {
 	if sample.Dim != rotation.dim {
 		panic(fmt.Sprintf("codes: rows of dimension %d, a rotation of %d", sample.Dim, rotation.dim))
@@ -112,7 +112,7 @@ func NewCoder(rotation *Rotation, bits int, sample Rows) *Coder {
 	step := max(1, sample.N/meanRows)
 	for i := 0; i < sample.N; i += step {
 		sample.Widen(i, row)
-		if !finite(row) {
+		if !(Dot(row, row) <= math.MaxFloat32) {
 			continue
 		}
 		n++
@@ -176,7 +176,8 @@ type Codes struct {
 }
 
 // Over returns the codes stored in mem, n keys of them; the rest of mem, in
-// whole blocks, is room for more. It panics when mem is shorter than Bytes(n).
+// whole blocks, is room for more. mem is aligned to 4 bytes, better to 64. It
+// panics when mem is shorter than Bytes(n).
 func (c *Coder) Over(mem []byte, n int) *Codes {
 	if need := c.Bytes(n); len(mem) < need || n < 0 {
 		panic(fmt.Sprintf("codes: %d keys need %d bytes, there are %d", n, need, len(mem)))

@@ -16,8 +16,9 @@ type head struct {
 	codes   [5]*Codes // by bits
 }
 
-// codedHeads returns eight heads of 131072 bf16 keys of dimension 128, 256 MiB, more
-// than caches hold, easy or hard ones. All have the keys of the first, in another order.
+// codedHeads returns eight heads of 131072 bf16 keys of dimension 128, 256 MiB,
+// more than caches hold, mild or hard ones. All have the keys of the first, in
+// another order.
 func codedHeads(b *testing.B, hard bool) []head {
 	const n, dim = 1 << 17, 128
 	kind := &coded8[0]

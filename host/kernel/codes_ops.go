@@ -6,17 +6,17 @@ import (
 	"unsafe"
 )
 
-// codeOps are the forms of what codes are made and read with. Every level's
-// results are the same to the bit, [codeOps.sumExp] excepted: the forms add in
-// the same order and never fuse a product with a sum.
+// codeOps are the forms of what codes are made and read with. The results of
+// all levels are the same to the bit, but for sumExp: the forms add in one
+// order and never fuse a product with a sum.
 type codeOps struct {
 	// hadamard multiplies x (n a power of two, at least 32) by s and applies
 	// the Hadamard transform, not normalised, neighbours first.
 	hadamard func(x, s *float32, n int)
 	// gridSums writes the sums of x*x, x*g and g*g over the n elements of x, a
-	// multiple of 32, to sums: g is the centre of the grid cell of x, floor(x*inv)
-	// clamped to [-half, half-1], plus 1/2. Element i adds to lane i%16; lanes are
-	// added by halves.
+	// multiple of 32, to sums: g is the centre of the grid cell of x, which is
+	// floor(x*inv) clamped to [-half, half-1], plus 1/2. Element i adds to lane
+	// i%16; lanes are added by halves.
 	gridSums func(x *float32, n int, inv, half float32, sums *[3]float32)
 	// digits writes the grid cells, counted from 0.
 	digits func(x *float32, n int, inv, half float32, out *byte)
@@ -27,12 +27,13 @@ type codeOps struct {
 	// countAtLeast returns how many of the n elements of x are not below
 	// least; NaN is below.
 	countAtLeast func(x *float32, n int, least float32) int
-	// takeAtLeast writes those elements to values and first plus their index
-	// to ids, in order, and returns their number. values may be x and ids may hold
-	// room for no more than n; lists of n elements take no more room.
+	// takeAtLeast writes those elements to values and first plus their indices
+	// to ids, in order, and returns their number. Both have room for n; values
+	// may be x, and what lies behind the results is undefined.
 	takeAtLeast func(x *float32, n int, first uint32, least float32, ids *uint32, values *float32) int
-	// sumExp returns the sum of exp(scale*x + shift), each within 1e-4 of its value (and
-	// about 1e-38 where that is less), over the elements of x that are below limit; NaN is not.
+	// sumExp returns the sum of exp(scale*x + shift), each within 1e-4 of its
+	// value (and about 1e-38 where that is less), over the elements of x that
+	// are below limit; NaN is not.
 	sumExp func(x *float32, n int, limit, scale, shift float32) float32
 }
 

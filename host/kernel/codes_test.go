@@ -274,7 +274,7 @@ func TestCodesNotFinite(t *testing.T) {
 		data[3*dim], data[7*dim+63], data[16*dim+5], data[20*dim] = nan, inf, -inf, 1e20
 		without := map[int]bool{3: true, 7: true, 16: true, 20: true}
 		for bits := 1; bits <= 4; bits++ {
-			sample := RowsF32(slices.Clone(data[:20*dim]), dim)
+			sample := RowsF32(slices.Clone(data[:25*dim]), dim)
 			c := NewCoder(NewRotation(dim, 1), bits, sample)
 			copy(data[30*dim:], c.Mean())
 			keys := RowsF32(data, dim)

@@ -32,8 +32,8 @@ type codeQuery struct {
 const chunkKeys = 1024
 
 // A bound lies two standard deviations above the estimate. The error of a
-// rotated coordinate is .30 to .33 of a grid step, for Gaussian coordinates and any
-// number of bits; those of all coordinates add up like a random walk.
+// rotated coordinate is .30 to .33 of a key's scale, for Gaussian coordinates
+// and any number of bits, and the errors of coordinates are independent.
 const (
 	boundDeviations = 2
 	stepError       = 0.32
@@ -153,8 +153,8 @@ func (c *Codes) Estimate(s *CodeQueries, lo, hi int, out [][]float32) {
 
 // Bound writes what Estimate does, raised by two standard deviations of the
 // estimate's error, which is in proportion to a key's distance from the mean.
-// Among keys of one estimate those far out are the more likely to be among the best,
-// so candidates are chosen by their bounds, as in RaBitQ.
+// Among keys of one estimate those far out are the more likely to be among the
+// best, so candidates are chosen by their bounds, as with RaBitQ.
 func (c *Codes) Bound(s *CodeQueries, lo, hi int, out [][]float32) {
 	c.write(s, lo, hi, true, out)
 }

@@ -11,19 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/retrievalattention/ra/host/kernel/internal/peak"
+	"github.com/retrievalattention/ra/host/internal/peak"
 )
-
-// peaks are the register-only loops of the levels and the multiply-adds of a
-// step.
-var peaks = map[string]struct {
-	run  func(steps int)
-	flop float64
-}{
-	"avx2":       {peak.FMAAVX2, 2 * 12 * 8},
-	"avx512":     {peak.FMAAVX512, 2 * 24 * 16},
-	"avx512vnni": {peak.FMAAVX512, 2 * 24 * 16},
-}
 
 // cpuTime returns the processor time of the calling thread: what neighbours
 // take of a shared machine does not count.
@@ -75,7 +64,7 @@ func BenchmarkProduct(b *testing.B) {
 				b.Run(fmt.Sprintf("%dx%dx%d/%v/%s", c.n, c.dim, c.outs, dtype, l), func(b *testing.B) {
 					use(b, l)
 					scratch := make([]float32, GEMMScratch(c.dim))
-					share(b, float64(2*c.n*c.outs*c.dim), peaks[l].run, peaks[l].flop, func() {
+					share(b, float64(2*c.n*c.outs*c.dim), peak.Loops()[l].Run, peak.Loops()[l].FLOP, func() {
 						MatMul(a, c.n, w, 0, c.outs, out, c.outs, scratch)
 					})
 				})

@@ -27,7 +27,7 @@ var (
 )
 
 // levelNames are all levels that there are, on any CPU.
-var levelNames = []string{"generic", "avx2", "avx512", "avx512vnni"}
+var levelNames = []string{"generic", "avx2", "avx512", "avx512vnni", "neon", "neondot"}
 
 // choose returns the level of the given name, else the best one and why the
 // name was not followed. An empty name means the best one.
@@ -50,10 +50,20 @@ func choose(levels []level, name string) (level, string) {
 }
 
 // Level returns the level of the kernels in use: "generic" (pure Go), "avx2"
-// (AVX2, FMA and F16C), "avx512" (AVX-512 F, BW, VL and DQ) or "avx512vnni"
-// (the same with BF16 and VNNI). It is the best that the CPU runs, unless
-// [LevelEnv] names another, and does not change.
+// (AVX2, FMA and F16C), "avx512" (AVX-512 F, BW, VL and DQ), "avx512vnni"
+// (the same with BF16 and VNNI), and on arm64 "neon" (what ARMv8.0 has) or
+// "neondot" (the same with inner products of bytes). It is the best that the
+// CPU runs, unless [LevelEnv] names another, and does not change.
 func Level() string { return current.name }
+
+// Levels returns the levels that this CPU runs, weakest first.
+func Levels() []string {
+	var names []string
+	for _, l := range levels {
+		names = append(names, l.name)
+	}
+	return names
+}
 
 // LevelNote says why the level that [LevelEnv] names is not used; empty when
 // it is, or when none is named.

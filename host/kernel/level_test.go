@@ -35,7 +35,8 @@ func TestChooseLevel(t *testing.T) {
 		{"generic", "generic", ""},
 		{"avx2", "avx2", ""},
 		{"avx512", "avx2", "RA_KERNEL=avx512: this CPU does not run that level; using avx2"},
-		{"sse", "avx2", "no such level (there are generic, avx2, avx512, avx512vnni); using avx2"},
+		{"neon", "avx2", "RA_KERNEL=neon: this CPU does not run that level; using avx2"},
+		{"sse", "avx2", "no such level (there are generic, avx2, avx512, avx512vnni, neon, neondot); using avx2"},
 	} {
 		got, note := choose(some, c.name)
 		if got.name != c.want || !strings.Contains(note, c.note) || (note == "") != (c.note == "") {

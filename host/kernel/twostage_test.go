@@ -240,3 +240,57 @@ func TestTwoStageAllocates(t *testing.T) {
 		t.Errorf("an append allocates %v times", got)
 	}
 }
+
+// A list that runs full keeps the keys with the best bounds, and what it drops
+// adds to the rest, as do the keys that were never taken.
+func TestKeepBest(t *testing.T) {
+	atEveryLevel(t, func(t *testing.T) {
+		const dim, n, want, scale = 64, 9000, 150, 0.03
+		r := rand.New(rand.NewPCG(63, 3))
+		keys := store(BF16, random(r, n*dim), dim)
+		c := NewCoder(NewRotation(dim, 4), 2, keys)
+		ps, keyOf := parts(t, r, c, keys)
+		var search TwoStage
+		rest := make([]Partial, 3)
+		search.queries.Set(c, [][]float32{random(r, dim), random(r, dim), make([]float32, dim)}) // the last one ties all
+		search.reset(3, rest, 2*want+chunkKeys)
+		for j := range rest {
+			search.least[j] = float32(math.Inf(-1))
+		}
+		search.scan(ps, want, rest, scale)
+		for j := range rest {
+			found := map[uint32]bool{}
+			for _, place := range search.found[j].IDs {
+				found[place] = true
+			}
+			var bounds []float32
+			var mass float64
+			a, b := search.queries.Unit(j)
+			place, taken := 0, 0
+			least := search.least[j]
+			for _, p := range ps {
+				bound, estimate := outputs(3, p.Hi-p.Lo), outputs(3, p.Hi-p.Lo)
+				p.Codes.Bound(&search.queries, p.Lo, p.Hi, bound)
+				p.Codes.Estimate(&search.queries, p.Lo, p.Hi, estimate)
+				for i, v := range bound[j] {
+					bounds = append(bounds, v)
+					if found[uint32(place+p.Lo+i)] {
+						taken++
+						continue
+					}
+					if v > least {
+						t.Fatalf("query %d: a key with bound %v was dropped, the threshold is %v", j, v, least)
+					}
+					mass += math.Exp(scale * (float64(a)*float64(estimate[j][i]) + float64(b)))
+				}
+				place += p.Hi
+			}
+			if taken != len(found) || taken < want || taken > 2*want+chunkKeys || len(bounds) != len(keyOf) {
+				t.Fatalf("query %d: %d candidates, %d of them keys to be searched", j, len(found), taken)
+			}
+			if lse := float64(rest[j].LSE()); math.Abs(lse-math.Log(mass)) > 1e-3 {
+				t.Errorf("query %d: the rest is %v, want %v", j, lse, math.Log(mass))
+			}
+		}
+	})
+}

@@ -129,7 +129,7 @@ func cpuFeatures() string {
 		ok   bool
 	}{
 		{"avx2", cpu.X86.HasAVX2}, {"fma", cpu.X86.HasFMA}, {"avx512", cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL},
-		{"avx512-bf16", cpu.X86.HasAVX512BF16}, {"avx512-vnni", cpu.X86.HasAVX512VNNI}, {"neon", cpu.ARM64.HasASIMD},
+		{"avx512-bf16", cpu.X86.HasAVX512BF16}, {"avx512-vnni", cpu.X86.HasAVX512VNNI}, {"neon", cpu.ARM64.HasASIMD}, {"dotprod", cpu.ARM64.HasASIMDDP},
 	} {
 		if f.ok {
 			have = append(have, f.name)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/retrievalattention/ra/host/bench"
 	"github.com/retrievalattention/ra/host/config"
 	"github.com/retrievalattention/ra/host/engine"
 	"github.com/retrievalattention/ra/host/kv"
@@ -19,7 +20,7 @@ const (
 	exitConfig      = 3   // invalid configuration
 	exitModel       = 4   // a model that cannot be read
 	exitPlugin      = 5   // a plugin that cannot be built or loaded, fails its tests or, with on_failure = "fail", failed
-	exitPrompt      = 6   // a prompt that is empty or over a limit
+	exitPrompt      = 6   // a prompt that is empty or over a limit, or a measurement that memory does not hold
 	exitInterrupted = 130 // SIGINT or SIGTERM
 )
 
@@ -52,6 +53,7 @@ func exitCode(err error) int {
 		{engine.ErrEmptyPrompt, exitPrompt},
 		{engine.ErrPromptTooLong, exitPrompt},
 		{kv.ErrBudget, exitPrompt},
+		{bench.ErrMemory, exitPrompt},
 	} {
 		if errors.Is(err, c.err) {
 			return c.code

@@ -36,12 +36,12 @@ type generate struct {
 	file, text string
 	questions  []string
 	attention  string
-	params     map[string]*[]string // --search-param and --policy-param, by table
+	params     pluginParams
 	json       bool
 }
 
 func newGenerate(g *globals) *cobra.Command {
-	r := &generate{globals: g, params: map[string]*[]string{}}
+	r := &generate{globals: g, params: pluginParams{}}
 	c := &cobra.Command{
 		Use:   "generate",
 		Short: "Answer a prompt",
@@ -68,9 +68,7 @@ figures go to stderr.`,
 	f.BoolVar(&r.json, "json", false, "print one JSON object")
 	f.String("model", "", "model folder; empty: the embedded reference model")
 	f.String("search", "", "search plugin: a built-in or configured name, or a .wasm file")
-	for _, table := range []string{"search", "policy"} {
-		r.params[table] = f.StringArray(table+"-param", nil, "parameter of the "+table+" plugin, as NAME=VALUE; may be given several times")
-	}
+	r.params.flags(c)
 	f.String("policy", "", "placement policy: a built-in or configured name, or a .wasm file")
 	f.Int("top-k", 0, "most tokens retrieved a query head and step")
 	f.Int("sink", 0, "short for --policy-param sink=N: first tokens in the static set")
@@ -132,32 +130,15 @@ func (r *generate) run(c *cobra.Command, _ []string) (err error) {
 
 // resolve returns the configuration under the flags given, and the modes.
 func (r *generate) resolve(c *cobra.Command) (*config.Resolved, []engine.Mode, error) {
-	flags := map[string]string{}
-	for name, key := range generateFlags {
-		if f := c.Flags().Lookup(name); f.Changed {
-			flags[key] = f.Value.String()
-		}
-	}
-	for table, list := range r.params {
-		for _, p := range *list {
-			name, value, ok := strings.Cut(p, "=")
-			if !ok || name == "" {
-				return nil, nil, fmt.Errorf("%w: --%s-param %q is not NAME=VALUE", errUsage, table, p)
-			}
-			flags[table+".params."+name] = value
-		}
+	flags := changedFlags(c, generateFlags)
+	if err := r.params.into(flags); err != nil {
+		return nil, nil, err
 	}
 	var modes []engine.Mode
 	if r.attention != "" {
-		for _, name := range strings.Split(r.attention, ",") {
-			m, err := engine.ParseMode(name)
-			if err != nil {
-				return nil, nil, fmt.Errorf("%w: --attention: %w", errUsage, err)
-			}
-			if slices.Contains(modes, m) {
-				return nil, nil, fmt.Errorf("%w: --attention names %s twice", errUsage, m)
-			}
-			modes = append(modes, m)
+		var err error
+		if modes, err = parseModes(r.attention); err != nil {
+			return nil, nil, err
 		}
 		flags["attention.mode"] = string(modes[0])
 	}
@@ -169,6 +150,56 @@ func (r *generate) resolve(c *cobra.Command) (*config.Resolved, []engine.Mode, e
 		modes = []engine.Mode{engine.Mode(cfg.Attention.Mode)} // checked by config
 	}
 	return cfg, modes, nil
+}
+
+// pluginParams are the values of --search-param and --policy-param, by table.
+type pluginParams map[string]*[]string
+
+func (p pluginParams) flags(c *cobra.Command) {
+	for _, table := range []string{"search", "policy"} {
+		p[table] = c.Flags().StringArray(table+"-param", nil, "parameter of the "+table+" plugin, as NAME=VALUE; may be given several times")
+	}
+}
+
+// into adds the keys that the parameters set.
+func (p pluginParams) into(flags map[string]string) error {
+	for table, list := range p {
+		for _, param := range *list {
+			name, value, ok := strings.Cut(param, "=")
+			if !ok || name == "" {
+				return fmt.Errorf("%w: --%s-param %q is not NAME=VALUE", errUsage, table, param)
+			}
+			flags[table+".params."+name] = value
+		}
+	}
+	return nil
+}
+
+// changedFlags maps the keys of the flags that were given to their values.
+func changedFlags(c *cobra.Command, keys map[string]string) map[string]string {
+	values := map[string]string{}
+	for name, key := range keys {
+		if f := c.Flags().Lookup(name); f.Changed {
+			values[key] = f.Value.String()
+		}
+	}
+	return values
+}
+
+// parseModes reads the value of --attention.
+func parseModes(list string) ([]engine.Mode, error) {
+	var modes []engine.Mode
+	for _, name := range strings.Split(list, ",") {
+		m, err := engine.ParseMode(name)
+		if err != nil {
+			return nil, fmt.Errorf("%w: --attention: %w", errUsage, err)
+		}
+		if slices.Contains(modes, m) {
+			return nil, fmt.Errorf("%w: --attention names %s twice", errUsage, m)
+		}
+		modes = append(modes, m)
+	}
+	return modes, nil
 }
 
 // prompt reads the text and divides it into document and questions.

@@ -70,7 +70,7 @@ func newRoot(t terminal) *cobra.Command {
 	root.PersistentFlags().StringVar(&g.file, "config", "", "configuration file (default: "+config.FileName+" in the working directory, if it is there; or $RA_CONFIG)")
 	root.PersistentFlags().BoolVarP(&g.verbose, "verbose", "v", false, "log more")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fmt.Errorf("%w: %w", errUsage, err) })
-	for _, add := range []func(*globals) *cobra.Command{newGenerate, newPlugin, newConfig, newDoctor} {
+	for _, add := range []func(*globals) *cobra.Command{newGenerate, newPlugin, newBench, newConfig, newDoctor} {
 		c := add(g)
 		root.AddCommand(c)
 	}

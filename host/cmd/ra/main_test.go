@@ -17,7 +17,15 @@ import (
 	"github.com/retrievalattention/ra/host/kernel"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// childEnv makes this test binary behave as ra: some commands start themselves.
+const childEnv = "RATEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childEnv) != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // ra runs a command line in an empty working directory.
 func ra(t *testing.T, env []string, stdin string, args ...string) (code int, stdout, stderr string) {
@@ -225,6 +233,22 @@ func TestBadInput(t *testing.T) {
 		{"not wasm", nil, ask("--search", write("text.wasm", "hello, I am a text file")), exitPlugin, []string{"wasm"}},
 		{"empty module", nil, ask("--search", write("empty.wasm", "\x00asm\x01\x00\x00\x00")), exitPlugin, []string{"ra_abi_v1"}},
 		{"wrong digest", nil, append([]string{"--config", write("c.toml", "version = 1\n[[plugin]]\nname = \"flat\"\nsha256 = \""+strings.Repeat("ab", 32)+"\"\n")}, ask()...), exitPlugin, []string{"sha256"}},
+		{"unknown kernel type", nil, []string{"bench", "kernels", "--dtypes", "bf17"}, exitUsage, []string{`unknown type "bf17"; there are bf16, f16, f32`}},
+		{"unknown kernel", nil, []string{"bench", "kernels", "--only", "scroe"}, exitUsage, []string{`no kernel's name contains "scroe"; there are score-range, `}},
+		{"unknown level", nil, []string{"bench", "kernels", "--levels", "avx3"}, exitUsage, []string{`this CPU does not run level "avx3"; it runs generic`}},
+		{"unknown plot", nil, []string{"bench", "kernels", "--plot", "x.pdf"}, exitUsage, []string{"cannot plot to x.pdf: its ending must be .png or .svg"}},
+		{"no working set", nil, []string{"bench", "kernels", "--working-set", "0"}, exitUsage, []string{"at least 1 MiB"}},
+		{"too large a working set", nil, []string{"bench", "kernels", "--working-set", "99999999"}, exitPrompt, []string{"not enough memory", "choose a smaller one"}},
+		{"unknown geometry", nil, []string{"bench", "model", "--geometry", "llama3.2-1b"}, exitUsage, []string{`unknown geometry "llama3.2-1b", the nearest is "llama-3.2-1b"; there are llama-2-7b, `}},
+		{"geometry over the memory", nil, []string{"bench", "model", "--geometry", "llama-3-8b", "--context", "99999999"}, exitPrompt, []string{"not enough memory: 32 layers of llama-3-8b with 99999999 tokens need 15.0 GiB of weights (bf16), ", "choose a smaller geometry or a shorter --context"}},
+		{"too many layers", nil, []string{"bench", "model", "--geometry", "llama-3.2-1b", "--layers", "17"}, exitUsage, []string{"llama-3.2-1b has 16 layers, not 17"}},
+		{"layers of a loaded model", nil, []string{"bench", "model", "--layers", "1"}, exitUsage, []string{"--layers needs a --geometry"}},
+		{"geometry and model", nil, []string{"bench", "model", "--geometry", "yi-6b-200k", "--model", "x"}, exitUsage, []string{"exclude each other"}},
+		{"context over the model's", nil, []string{"bench", "model", "--context", "999999", "--prompt", "0"}, exitPrompt, []string{"prompt too long", "the limit is 139264"}},
+		{"context over the memory", nil, []string{"bench", "model", "--context", "999999999", "--prompt", "0"}, exitPrompt, []string{"not enough memory: keys and values of 999999999 tokens need ", "choose a shorter context"}},
+		{"context over the budget", []string{"RA_MODEL_CPU_MEMORY_MIB=1"}, []string{"bench", "model", "--context", "4096", "--prompt", "0"}, exitPrompt, []string{"memory budget exceeded"}},
+		{"unknown mode to measure", nil, []string{"bench", "model", "--attention", "half"}, exitUsage, []string{`unknown attention mode "half"`}},
+		{"unknown plugin to measure", nil, []string{"bench", "model", "--search", "flt"}, exitPlugin, []string{`"flt"`, `"flat"`}},
 		{"unknown parameter", nil, append([]string{"--config", write("c.toml", "version = 1\n[search.params]\nbeam = 3\n")}, ask()...), exitConfig, []string{"beam"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

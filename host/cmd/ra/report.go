@@ -71,11 +71,15 @@ func figures(a *engine.Answer) decodeFigures {
 }
 
 func newReport(cfg *config.Resolved, doc *engine.Document) *report {
-	name := cfg.Model.Path
-	if name == "" {
-		name = "embedded"
+	return &report{Model: modelName(cfg), PromptTokens: doc.Tokens(), PrefillSeconds: doc.PrefillSeconds}
+}
+
+// modelName is the configured model as reports show it.
+func modelName(cfg *config.Resolved) string {
+	if cfg.Model.Path == "" {
+		return "embedded"
 	}
-	return &report{Model: name, PromptTokens: doc.Tokens(), PrefillSeconds: doc.PrefillSeconds}
+	return cfg.Model.Path
 }
 
 func (r *report) add(doc *engine.Document, mode engine.Mode, question, text string, a *engine.Answer) {

@@ -69,7 +69,7 @@ func (l *level) hadamard() {
 	VMOVUPS(f32.at(x, k), l.v(0))
 	VMULPS(f32.at(s, k), l.v(0), l.v(0))
 	for i, h := 0, 1; h < l.lanes; i, h = i+1, 2*h {
-		// The partner of each lane, plus the lane itself, negated in the second of a pair.
+		// Each lane's partner plus the lane, negated if it is the second.
 		switch {
 		case h == 1:
 			VPERMILPS(U8(0xb1), l.v(0), l.v(1))
@@ -554,7 +554,7 @@ func (l *level) takeAtLeast() {
 	done()
 }
 
-// pick stores the hits one by one: among candidates of one in a hundred they are few.
+// pick stores the hits one by one: they are few, one in a hundred.
 func (l *level) pick(x, ids, values, count GPVirtual) {
 	bits, at, id := GP32(), GP64(), GP64()
 	step := 0

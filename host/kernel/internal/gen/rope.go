@@ -13,9 +13,9 @@ import (
 func (l *level) ropeTable() {
 	begin("ropeTable"+l.name, "(pos float32, invFreq, cos, sin *float32, n int)",
 		"writes the cosines and sines of pos*invFreq, n each.")
-	half, xs := ymm, true
-	if !l.wide() {
-		half, xs = xmm, false
+	half := xmm
+	if l.wide() {
+		half = ymm
 	}
 	f64 := func(name string, x float64) Mem {
 		m := GLOBL(name, RODATA|NOPTR)
@@ -49,7 +49,7 @@ func (l *level) ropeTable() {
 		VCVTPS2PD(x, l.v(angle))
 		VMOVAPD(l.v(magic), l.v(turns))
 		VFMADD231PD(l.v(perTurn), l.v(angle), l.v(turns))
-		if xs {
+		if l.wide() {
 			VPMOVQD(zmm[turns], ymm[quadrant])
 		} else {
 			VEXTRACTF128(U8(1), ymm[turns], xmm[quadrant])
@@ -58,7 +58,7 @@ func (l *level) ropeTable() {
 		VSUBPD(l.v(magic), l.v(turns), l.v(turns))
 		VFNMADD231PD(l.v(high), l.v(turns), l.v(angle))
 		VFNMADD231PD(l.v(low), l.v(turns), l.v(angle))
-		if xs {
+		if l.wide() {
 			VCVTPD2PS(zmm[angle], x)
 		} else {
 			VCVTPD2PSY(ymm[angle], x)

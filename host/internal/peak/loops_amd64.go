@@ -1,0 +1,7 @@
+package peak
+
+var loops = map[string]Loop{
+	"avx2":       {FMAAVX2, 2 * 12 * 8},
+	"avx512":     {FMAAVX512, 2 * 24 * 16},
+	"avx512vnni": {FMAAVX512, 2 * 24 * 16},
+}
