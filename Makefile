@@ -25,7 +25,7 @@ test: ## run the tests (a few minutes)
 test-race: ## run the tests of the concurrent packages under the race detector
 	@if command -v $${CC:-cc} >/dev/null 2>&1; then \
 		echo "$(GO) test -race (concurrent packages)"; \
-		CGO_ENABLED=1 $(GO) test -race -short ./host/sched ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine ./host/bench ./host/plugin/... ./sdk/process; \
+		CGO_ENABLED=1 $(GO) test -race -short ./host/sched ./host/kv ./host/compute ./host/retrieval/... ./host/attention ./host/engine ./host/bench ./host/plugin/... ./sdk/process; \
 	else \
 		echo "skipped: test-race needs a C compiler, and none is installed"; \
 	fi
@@ -39,7 +39,7 @@ test-long: ## run what takes longer: soak tests, accuracy of the reference model
 .PHONY: test-levels
 test-levels: ## run what computes with the kernels of every level (the best one where the CPU lacks a level)
 	@for level in generic avx2 avx512 avx512vnni; do \
-		echo "RA_KERNEL=$$level"; RA_KERNEL=$$level $(GO) test -count=1 ./host/kv ./host/compute ./host/retrieval ./host/attention ./host/engine || exit 1; \
+		echo "RA_KERNEL=$$level"; RA_KERNEL=$$level $(GO) test -count=1 ./host/kv ./host/compute ./host/retrieval/... ./host/attention ./host/engine || exit 1; \
 	done
 
 # All levels on a CPU with every feature, then the first one on a CPU that has

@@ -15,7 +15,7 @@ type Backend interface {
 	// Load places the weights. They are borrowed until the model is closed.
 	Load(w *Weights) (Model, error)
 	Attention
-	Scanner
+	Indexer
 	// Close releases the backend. No call may be under way.
 	Close() error
 }

@@ -81,10 +81,15 @@ type lister struct {
 
 func newLister(kvc *kv.Context, layer, head int) *lister {
 	l := &lister{}
+	l.reset(kvc, layer, head)
+	return l
+}
+
+func (l *lister) reset(kvc *kv.Context, layer, head int) {
+	l.segs = l.segs[:0]
 	for s := range kvc.Segments(layer, head, 0, math.MaxInt) {
 		l.segs = append(l.segs, s)
 	}
-	return l
 }
 
 // each calls f for runs ids[lo:hi] that lie in one segment, with their rows.

@@ -91,8 +91,10 @@ func (d *Document) Answer(ctx context.Context, o AnswerOptions) (*Answer, error)
 	if err := kvc.Reserve(len(o.Question) + o.MaxTokens); err != nil {
 		return nil, err
 	}
+	view = view.Fork(kvc)
+	defer view.Close()
 	defer sched.Enter()()
-	s := newDecoder(d.engine, d.tenure.strategy, view.Fork(kvc), o.Mode)
+	s := newDecoder(d.engine, d.tenure.strategy, view, o.Mode)
 	start := time.Now()
 	a, err := s.run(ctx, o)
 	if err != nil {

@@ -16,6 +16,8 @@ import (
 	"github.com/retrievalattention/ra/host/kv"
 	"github.com/retrievalattention/ra/host/placement"
 	"github.com/retrievalattention/ra/host/retrieval"
+	"github.com/retrievalattention/ra/host/retrieval/graph"
+	"github.com/retrievalattention/ra/host/retrieval/lists"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -170,6 +172,46 @@ func TestRetrieveEverythingEqualsFull(t *testing.T) {
 				t.Errorf("top-20 attended %v of the context", s)
 			}
 		})
+	}
+}
+
+// Search by index objects that is told to find everything equals full
+// attention, over a window that hands tokens to the index; what was built and
+// appended goes back with the document.
+func TestIndexesEqualFull(t *testing.T) {
+	document, question := randomTokens(1, 300), randomTokens(2, 150)
+	for _, name := range []string{"graph", "ivf"} {
+		mem := kv.NewAllocator(0)
+		e := testEngine(t, 8, 2, func(o *Options) {
+			var err error
+			o.TopK = 1000
+			if name == "graph" {
+				o.Strategy, err = graph.NewStrategy(o.Backend, mem, graph.Params{Search: graph.SearchParams{Beam: 1000}, Queries: 100})
+			} else {
+				o.Strategy, err = lists.NewStrategy(o.Backend, mem, lists.Params{Search: lists.SearchParams{Lists: 1000}})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		})
+		d, err := e.Prefill(context.Background(), document, PrefillOptions{Modes: Modes()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		built := mem.Used()
+		full, _ := ask(t, d, question, Full, 20)
+		for range 2 { // answers do not disturb each other
+			found, a := ask(t, d, question, Retrieval, 20)
+			if diff := maxDiff(t, full, found); diff > 1e-3 || a.AttendedShare() != 1 {
+				t.Errorf("%s: differs from full attention by %g, %v of the context attended", name, diff, a.AttendedShare())
+			}
+		}
+		if built == 0 || mem.Used() != built {
+			t.Errorf("%s: %d bytes of indexes once the answers are done, %d before", name, mem.Used(), built)
+		}
+		if err := d.Close(); err != nil || mem.Used() != 0 {
+			t.Errorf("%s: %v, %d bytes left", name, err, mem.Used())
+		}
 	}
 }
 

@@ -45,14 +45,18 @@ type Document struct {
 // Tokens returns the number of tokens of the document.
 func (d *Document) Tokens() int { return len(d.tokens) }
 
-// Close releases the document's keys and values. Answers under way keep
-// theirs. Closing it again does nothing.
+// Close releases the document's keys, values and search indexes. Answers
+// under way keep theirs. Closing it again does nothing.
 func (d *Document) Close() error {
 	if d.closed.Swap(true) {
 		return nil
 	}
 	defer d.tenure.leave()
-	return d.kvc.Close()
+	var errs []error
+	for _, v := range d.views {
+		errs = append(errs, v.Close())
+	}
+	return errors.Join(append(errs, d.kvc.Close())...)
 }
 
 // Prefill runs tokens through the model with exact causal attention and

@@ -310,9 +310,9 @@ func (c *Context) Fork() *Context {
 			break
 		}
 		s.end = min(s.end, n)
-		s.mem.retain()
+		s.mem.Retain()
 		if s.values != nil {
-			s.values.retain()
+			s.values.Retain()
 		}
 		segs = append(segs, s)
 	}

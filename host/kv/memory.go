@@ -276,8 +276,8 @@ func (r *Region) Bytes() []byte {
 // shared, else nil. Another process may map it; it is the arena's.
 func (r *Region) File() (f *os.File, offset int64) { return r.m.File, r.m.Offset }
 
-// retain adds a holder. The caller is one.
-func (r *Region) retain() { r.refs.Add(1) }
+// Retain adds a holder. The caller is one.
+func (r *Region) Retain() { r.refs.Add(1) }
 
 // Release ends the caller's hold on the memory. The last release frees it;
 // one more is an error.

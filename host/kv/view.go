@@ -36,12 +36,14 @@ type Range struct{ Lo, Hi int }
 func (r Range) Len() int { return r.Hi - r.Lo }
 
 // View is one reading of a context: a state for each token of each layer. A
-// view is used by one request at a time; many views can share a context.
+// view is used by one request at a time; many views can share a context. A
+// view with index objects attached must be closed.
 type View struct {
-	ctx    *Context
-	layers []placement
-	id     uint64
-	parent *View // what it was forked from
+	ctx     *Context
+	layers  []placement
+	objects attachments
+	id      uint64
+	parent  *View // what it was forked from
 }
 
 // ids counts the views made.
@@ -91,12 +93,13 @@ func (v *View) Extend(n int) {
 }
 
 // Fork returns a view with the same states over ctx, a fork of the view's
-// context.
+// context, and with forks of the view's index objects.
 func (v *View) Fork(ctx *Context) *View {
 	f := &View{ctx: ctx, layers: make([]placement, len(v.layers)), id: ids.Add(1), parent: v}
 	for i, p := range v.layers {
 		f.layers[i].runs = append([]run(nil), p.runs...)
 	}
+	v.objects.fork(&f.objects)
 	return f
 }
 
