@@ -4,5 +4,8 @@
 
 package peak
 
+// ReadAVX2 reads n bytes, a multiple of 1024, as four streams.
+func ReadAVX2(p *byte, n int)
+
 // FMAAVX2 runs steps times as many independent multiply-adds of f32 as a tile has vectors of sums.
 func FMAAVX2(steps int)

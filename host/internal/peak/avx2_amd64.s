@@ -106,6 +106,56 @@ GLOBL quiet<>(SB), RODATA|NOPTR, $4
 DATA nan<>+0(SB)/4, $0x7fc00000
 GLOBL nan<>(SB), RODATA|NOPTR, $4
 
+// func ReadAVX2(p *byte, n int)
+// Requires: AVX, MMX+
+TEXT ·ReadAVX2(SB), NOSPLIT, $0-16
+	MOVQ   p+0(FP), AX
+	MOVQ   n+8(FP), CX
+	SHRQ   $0x02, CX
+	LEAQ   (AX)(CX*1), DX
+	LEAQ   (DX)(CX*1), BX
+	LEAQ   (BX)(CX*1), SI
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	VXORPS X4, X4, X4
+	VXORPS X5, X5, X5
+	VXORPS X6, X6, X6
+	VXORPS X7, X7, X7
+	XORQ   DI, DI
+
+loop:
+	PREFETCHT0 2048(AX)(DI*1)
+	VORPS      (AX)(DI*1), Y0, Y0
+	VORPS      32(AX)(DI*1), Y4, Y4
+	PREFETCHT0 2048(DX)(DI*1)
+	VORPS      (DX)(DI*1), Y1, Y1
+	VORPS      32(DX)(DI*1), Y5, Y5
+	PREFETCHT0 2048(BX)(DI*1)
+	VORPS      (BX)(DI*1), Y2, Y2
+	VORPS      32(BX)(DI*1), Y6, Y6
+	PREFETCHT0 2048(SI)(DI*1)
+	VORPS      (SI)(DI*1), Y3, Y3
+	VORPS      32(SI)(DI*1), Y7, Y7
+	PREFETCHT0 2112(AX)(DI*1)
+	VORPS      64(AX)(DI*1), Y0, Y0
+	VORPS      96(AX)(DI*1), Y4, Y4
+	PREFETCHT0 2112(DX)(DI*1)
+	VORPS      64(DX)(DI*1), Y1, Y1
+	VORPS      96(DX)(DI*1), Y5, Y5
+	PREFETCHT0 2112(BX)(DI*1)
+	VORPS      64(BX)(DI*1), Y2, Y2
+	VORPS      96(BX)(DI*1), Y6, Y6
+	PREFETCHT0 2112(SI)(DI*1)
+	VORPS      64(SI)(DI*1), Y3, Y3
+	VORPS      96(SI)(DI*1), Y7, Y7
+	ADDQ       $0x80, DI
+	CMPQ       DI, CX
+	JLT        loop
+	VZEROUPPER
+	RET
+
 // func FMAAVX2(steps int)
 // Requires: AVX, FMA3
 TEXT ·FMAAVX2(SB), NOSPLIT, $0-8

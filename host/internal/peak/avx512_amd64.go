@@ -4,5 +4,8 @@
 
 package peak
 
+// ReadAVX512 reads n bytes, a multiple of 1024, as four streams.
+func ReadAVX512(p *byte, n int)
+
 // FMAAVX512 runs steps times as many independent multiply-adds of f32 as a tile has vectors of sums.
 func FMAAVX512(steps int)

@@ -2,4 +2,7 @@
 
 package peak
 
-var loops map[string]Loop
+var (
+	loops   map[string]Loop
+	readers map[string]func(p *byte, n int)
+)
