@@ -256,8 +256,9 @@ func (g *group) measure(ctx context.Context, o *KernelOptions, probe *reader, pe
 	for i, t := range o.Threads {
 		cursors := make([]cursor, t)
 		for w := range cursors {
-			if g.store != nil {
-				cursors[w].head = w * g.store.heads / t
+			if g.store != nil && g.store.heads >= t {
+				cursors[w].first = w * g.store.heads / t
+				cursors[w].heads = (w+1)*g.store.heads/t - cursors[w].first
 			}
 		}
 		for j, c := range g.cases {

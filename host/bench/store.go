@@ -72,8 +72,13 @@ func scatter(rows kernel.Rows, r *rand.Rand) {
 }
 
 // cursor is a worker's place in a store, so that consecutive calls, whatever
-// kernel they are of, read what was not read lately.
-type cursor struct{ head, row int }
+// kernel they are of, read what was not read lately. Each worker goes round
+// heads of its own: two on the same ones would meet, and from then on one would
+// find in the cache what the other has just read.
+type cursor struct {
+	first, heads int // the worker's own; heads is 0 for all
+	head, row    int // head counts from first
+}
 
 // next moves past the next rows rows of one head and returns the head and
 // the first row.
@@ -81,8 +86,12 @@ func (c *cursor) next(s *store, rows int) (head, lo int) {
 	if c.row+rows > s.n {
 		c.head, c.row = c.head+1, 0
 	}
-	c.head %= s.heads
+	heads := c.heads
+	if heads == 0 {
+		heads = s.heads
+	}
+	c.head %= heads
 	lo = c.row
 	c.row += rows
-	return c.head, lo
+	return c.first + c.head, lo
 }
