@@ -24,13 +24,15 @@ func summarize(x []float64) Sample {
 		return Sample{}
 	}
 	slices.Sort(x)
-	at := func(q float64) float64 {
-		p := q * float64(len(x)-1)
-		i := int(p)
-		j := min(i+1, len(x)-1)
-		return x[i] + (p-float64(i))*(x[j]-x[i])
-	}
-	return Sample{Median: at(0.5), Q1: at(0.25), Q3: at(0.75), N: len(x)}
+	return Sample{Median: quantile(x, 0.5), Q1: quantile(x, 0.25), Q3: quantile(x, 0.75), N: len(x)}
+}
+
+// quantile returns the figure below which the share q of the ordered ones is.
+func quantile(x []float64, q float64) float64 {
+	p := q * float64(len(x)-1)
+	i := int(p)
+	j := min(i+1, len(x)-1)
+	return x[i] + (p-float64(i))*(x[j]-x[i])
 }
 
 // Scale returns the sample of the figures multiplied by f > 0.

@@ -81,6 +81,23 @@ func (rep *ModelReport) WriteText(out io.Writer) error {
 	return w.write(out)
 }
 
+// WriteText prints the report as a table.
+func (rep *SearchReport) WriteText(out io.Writer) error {
+	s := rep.Set
+	fmt.Fprintf(out, "%s\n%s: %d keys of %d a KV head in %s (%s MiB in all), %d KV heads, %d query heads each; %d steps, %d times; %d tokens appended\n\n",
+		rep.Machine.line(), s.Source, s.Keys, s.Dim, s.DType, figure(float64(s.KeyBytes)/(1<<20)), s.KVHeads, s.Group, s.Steps, rep.Repeats, s.Appended)
+	w := &table{}
+	w.row("search", "runtime", fmt.Sprintf("recall@%d", rep.TopK), "keys scored", "call ms", "±", "p95", "p99", "query µs", "x flat", "build s", "append µs/token", "index MiB", "plugin MiB")
+	for _, r := range rep.Searches {
+		ms := func(s float64) string { return figure(s * 1e3) }
+		mib := func(n int64) string { return nonZero(float64(n) / (1 << 20)) }
+		w.row(r.Name, r.Search.Runtime, fmt.Sprintf("%.3f", r.Recall), fmt.Sprintf("%.1f %%", 100*r.KeysScoredShare),
+			ms(r.Call.Median), percent(r.Call.Spread()), ms(r.Call.P95), ms(r.Call.P99), figure(r.Query.Median*1e6), fmt.Sprintf("%.2f", r.Ratio.Median),
+			figure(r.BuildSeconds), figure(r.AppendSeconds*1e6), mib(r.IndexBytes), mib(r.MemoryBytes))
+	}
+	return w.write(out)
+}
+
 // line says in one line where the figures are from.
 func (m Machine) line() string {
 	cpu := m.CPU

@@ -126,13 +126,16 @@ func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner
 	if err != nil {
 		return nil, err
 	}
-	var s searcher
-	if p.Runtime == runtimeProcess {
-		s, err = opened(process.Load(ctx, processOptions(p, c.Search.Params, scanner, memory, log)))
-	} else {
-		s, err = opened(plugin.Load(ctx, pluginOptions(p, c.Search.Params, scanner, log)))
-	}
+	s, err := loadSearch(ctx, p, c.Search.Params, scanner, memory, log)
 	return s, located(c, "search", pinned, err)
+}
+
+// loadSearch loads a search plugin as declared.
+func loadSearch(ctx context.Context, p config.Plugin, params map[string]any, scanner compute.Scanner, memory *kv.Allocator, log *slog.Logger) (searcher, error) {
+	if p.Runtime == runtimeProcess {
+		return opened(process.Load(ctx, processOptions(p, params, scanner, memory, log)))
+	}
+	return opened(plugin.Load(ctx, pluginOptions(p, params, scanner, log)))
 }
 
 // opened makes a searcher of what was loaded, and nil of nothing.

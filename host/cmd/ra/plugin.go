@@ -28,11 +28,11 @@ import (
 func newPlugin(g *globals) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "plugin",
-		Short: "Begin, build, check, test and pin plugins",
+		Short: "Begin, build, check, test, measure and pin plugins",
 		Args:  cobra.NoArgs,
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	for _, add := range []func(*globals) *cobra.Command{newPluginNew, newPluginBuild, newPluginValidate, newPluginInspect, newPluginTest, newPluginList, newPluginLock} {
+	for _, add := range []func(*globals) *cobra.Command{newPluginNew, newPluginBuild, newPluginValidate, newPluginInspect, newPluginTest, newPluginBench, newPluginList, newPluginLock} {
 		c.AddCommand(add(g))
 	}
 	return c

@@ -92,7 +92,7 @@ func short(err error) error {
 	return err
 }
 
-// Write writes the matrix.
+// Write writes the matrix as [Read] reads it, for tests.
 func (m *Matrix) Write(w io.Writer) error {
 	out := bufio.NewWriter(w)
 	for _, n := range []int{m.N, m.Dim} {
