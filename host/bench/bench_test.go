@@ -571,23 +571,29 @@ func TestText(t *testing.T) {
 	prefill := modelReport()
 	prefill.Decode = nil
 	for name, rep := range map[string]report{"kernels": kernelReport(), "model": modelReport(), "plain-model": plain, "prefill": prefill} {
-		var out strings.Builder
-		if err := rep.WriteText(&out); err != nil {
+		golden(t, name, rep)
+	}
+}
+
+// golden compares the report's text with the file of that name.
+func golden(t *testing.T, name string, rep interface{ WriteText(io.Writer) error }) {
+	t.Helper()
+	var out strings.Builder
+	if err := rep.WriteText(&out); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join("testdata", name+".golden")
+	if *update {
+		if err := os.WriteFile(file, []byte(out.String()), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		file := filepath.Join("testdata", name+".golden")
-		if *update {
-			if err := os.WriteFile(file, []byte(out.String()), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if out.String() != string(want) {
-			t.Errorf("%s:\n%s\nwant\n%s", name, out.String(), want)
-		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != string(want) {
+		t.Errorf("%s:\n%s\nwant\n%s", name, out.String(), want)
 	}
 }
 
