@@ -68,11 +68,11 @@ type SetReport struct {
 type SearchResult struct {
 	Name            string         `json:"name"`
 	Search          retrieval.Info `json:"search"`
-	Recall          float64        `json:"recall"` // share of the exact top k that was found
-	KeysScoredShare float64        `json:"keys_scored_share"`
-	Call            Latency        `json:"call_seconds"`  // of a step of the layer, all query heads
-	Query           Sample         `json:"query_seconds"` // a call's time over its queries
-	Ratio           Sample         `json:"flat_ratio"`    // a call's time over that of exact search at the same step
+	Recall          float64        `json:"recall"`            // share of the exact top k that was found
+	KeysScoredShare float64        `json:"keys_scored_share"` // as the plugin tells; a process may not
+	Call            Latency        `json:"call_seconds"`      // of a step of the layer, all query heads
+	Query           Sample         `json:"query_seconds"`     // a call's time over its queries
+	Ratio           Sample         `json:"flat_ratio"`        // a call's time over that of exact search at the same step
 	BuildSeconds    float64        `json:"build_seconds"`
 	AppendSeconds   float64        `json:"append_seconds_per_token"` // 0 when nothing was appended
 	IndexBytes      int64          `json:"index_bytes"`              // index objects in the host's memory, after the build

@@ -91,7 +91,11 @@ func (rep *SearchReport) WriteText(out io.Writer) error {
 	for _, r := range rep.Searches {
 		ms := func(s float64) string { return figure(s * 1e3) }
 		mib := func(n int64) string { return nonZero(float64(n) / (1 << 20)) }
-		w.row(r.Name, r.Search.Runtime, fmt.Sprintf("%.3f", r.Recall), fmt.Sprintf("%.1f %%", 100*r.KeysScoredShare),
+		scored := ""
+		if r.KeysScoredShare > 0 {
+			scored = fmt.Sprintf("%.1f %%", 100*r.KeysScoredShare)
+		}
+		w.row(r.Name, r.Search.Runtime, fmt.Sprintf("%.3f", r.Recall), scored,
 			ms(r.Call.Median), percent(r.Call.Spread()), ms(r.Call.P95), ms(r.Call.P99), figure(r.Query.Median*1e6), fmt.Sprintf("%.2f", r.Ratio.Median),
 			figure(r.BuildSeconds), figure(r.AppendSeconds*1e6), mib(r.IndexBytes), mib(r.MemoryBytes))
 	}

@@ -218,6 +218,12 @@ func (b *benchPlugin) open(ctx context.Context, base *config.Resolved, a benchAr
 	p.OnFailure = string(plugin.Fail) // what exact search answers instead is not the plugin's
 	s, err := loadSearch(ctx, p, cfg.Search.Params, backend, memory, b.logger())
 	if err != nil {
+		bad := (*plugin.ParamError)(nil)
+		if errors.As(err, &bad) {
+			if _, here := a.params[bad.Param]; here { // and not in the configuration
+				return bench.Candidate{}, fmt.Errorf("%s: %w", a.text, err)
+			}
+		}
 		return bench.Candidate{}, located(cfg, "search", pinned, err)
 	}
 	return bench.Candidate{Name: a.text, Strategy: s, Memory: func() int64 { return s.Stats().MemoryBytes }}, nil
