@@ -130,7 +130,9 @@ func openPlugin(ctx context.Context, c *config.Resolved, scanner compute.Scanner
 	if p.Runtime == runtimeProcess {
 		s, err = opened(process.Load(ctx, processOptions(p, c.Search.Params, scanner, memory, log)))
 	} else {
-		s, err = opened(plugin.Load(ctx, pluginOptions(p, c.Search.Params, scanner, log)))
+		o := pluginOptions(p, c.Search.Params, scanner, log)
+		o.Memory = memory
+		s, err = opened(plugin.Load(ctx, o))
 	}
 	return s, located(c, "search", pinned, err)
 }
