@@ -67,6 +67,7 @@ fuzz: ## run every fuzz target for FUZZTIME
 
 check: ## formatting, vet, lint, generated files current, cross-builds
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "run gofmt on:"; echo "$$unformatted"; exit 1; fi
+	@stray=$$(grep -rl '"unsafe"' --include='*.go' . | grep -vE '^\./(host/(kernel|kv|plugin)|sdk/(go|process)|bench)/' || true); if [ -n "$$stray" ]; then echo "unsafe belongs in the kernels, the store and the plugin boundary, not in:"; echo "$$stray"; exit 1; fi
 	$(GO) mod tidy -diff
 	$(GO) vet ./...
 	GOOS=linux GOARCH=arm64 $(GO) vet ./host/kernel

@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"math"
+	"unsafe"
 )
 
 // MaxQueries is the largest number of queries that one kernel call takes.
@@ -186,4 +187,16 @@ func F16ToF32(h uint16) float32 {
 		return math.Float32frombits(sign | 0x7f800000 | man<<13)
 	}
 	return math.Float32frombits(sign | (exp+112)<<23 | man<<13)
+}
+
+// Elements returns little-endian bytes as elements without copying; bytes
+// beyond the last whole element are left out. It reports false when the bytes
+// are not aligned or the CPU is not little-endian.
+func Elements[T uint16 | float32](data []byte) ([]T, bool) {
+	var t T
+	p, size := unsafe.Pointer(unsafe.SliceData(data)), unsafe.Sizeof(t)
+	if one := uint16(1); *(*byte)(unsafe.Pointer(&one)) == 0 || uintptr(p)%size != 0 {
+		return nil, false
+	}
+	return unsafe.Slice((*T)(p), len(data)/int(size)), true
 }

@@ -30,6 +30,8 @@ var hostFuncs = map[string]func(*instance, args){
 	"store_info":     (*instance).hostStoreInfo,
 	"indexed_ranges": (*instance).hostIndexedRanges,
 	"read_vectors":   (*instance).hostReadVectors,
+	"blob_put":       (*instance).hostBlobPut,
+	"blob_get":       (*instance).hostBlobGet,
 	"build_info":     (*instance).hostBuildInfo,
 	"queries_info":   (*instance).hostQueriesInfo,
 	"read_queries":   (*instance).hostReadQueries,

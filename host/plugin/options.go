@@ -9,6 +9,7 @@ import (
 	"github.com/tetratelabs/wazero"
 
 	"github.com/retrievalattention/ra/host/compute"
+	"github.com/retrievalattention/ra/host/kv"
 )
 
 // OnFailure says what a search does when the plugin fails.
@@ -68,6 +69,9 @@ type Options struct {
 	CacheDir string
 	// Scanner computes. Default: the CPU backend.
 	Scanner compute.Scanner
+	// Memory is what the guest's objects in the host take. Default: an
+	// allocator without budget.
+	Memory *kv.Allocator
 	// Seed makes the guest's random numbers.
 	Seed uint64
 	// Logger receives the guest's messages and the host's. Default:
@@ -109,6 +113,9 @@ func (o *Options) complete() error {
 	orElse(&o.Instances, runtime.GOMAXPROCS(0))
 	if o.Scanner == nil {
 		o.Scanner = compute.NewCPU()
+	}
+	if o.Memory == nil {
+		o.Memory = kv.NewAllocator(0)
 	}
 	if o.Logger == nil {
 		o.Logger = slog.Default()

@@ -100,6 +100,43 @@ func TestSamplerGuest(t *testing.T) {
 			}
 		}
 	}
+	testBlobs(t, p, view, &log)
+}
+
+// testBlobs: what a guest keeps follows forks, which do not see each other's.
+func testBlobs(t *testing.T, p *Plugin, view *kv.View, log *bytes.Buffer) {
+	const layer = 1
+	var forks [2]*kv.View
+	for i := range forks {
+		c := view.Context().Fork()
+		forks[i] = view.Fork(c)
+		defer c.Close()
+		defer forks[i].Close()
+	}
+	if err := p.Append(t.Context(), forks[0], layer, kv.Range{Lo: 150, Hi: 160}); err != nil {
+		t.Fatal(err)
+	}
+	if err := view.Close(); err != nil { // the forks keep theirs
+		t.Fatal(err)
+	}
+	for i, want := range []string{"kept: built 1 appended 150 160\"", "kept: built 1\""} {
+		log.Reset()
+		var res retrieval.Result
+		if err := p.Search(t.Context(), newCall(small, 1, forks[i]), &res); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("fork %d: the log lacks %s:\n%s", i, want, log.String())
+		}
+	}
+	for _, f := range forks {
+		if f.AttachmentBytes() == 0 || f.Close() != nil {
+			t.Error("a fork has no objects to close")
+		}
+	}
+	if used := p.opts.Memory.Used(); used != 0 {
+		t.Errorf("%d bytes of objects are left", used)
+	}
 }
 
 // widened returns a stored key as f32.

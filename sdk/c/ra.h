@@ -29,6 +29,8 @@
 #define RA_MAX_QUERIES 8u /* the largest number of queries of one kernel call */
 #define RA_MAX_ROWS 65536u /* the largest number of ids or positions of one call of score, score_range and read_vectors. topk_range has no such limit */
 #define RA_MAX_SUMMARIES 16384u /* the largest number of summaries of one query */
+#define RA_MAX_SLOTS 64u /* how many objects of a kind a plugin may keep with each KV head of a layer: slots are numbered from 0 */
+#define RA_NO_BLOB 4294967295u /* what blob_get returns for a slot that was never written */
 #define RA_MAX_DESCRIPTION 65536u /* bounds the JSON of ra_describe, in bytes */
 #define RA_MAX_PARAMS 65536u /* bounds the text of params_read, in bytes */
 #define RA_MAX_FAIL_TEXT 1024u /* bounds the text of fail, in bytes; the rest is cut off */
@@ -102,6 +104,8 @@ RA_IMPORT(params_read) uint32_t ra_params_read(void *buf, uint32_t buf_limit);
 RA_IMPORT(store_info) uint32_t ra_store_info(uint32_t sequence, uint32_t kv_head, uint32_t *buf, uint32_t buf_limit);
 RA_IMPORT(indexed_ranges) uint32_t ra_indexed_ranges(uint32_t sequence, uint32_t kv_head, uint32_t *buf, uint32_t buf_limit);
 RA_IMPORT(read_vectors) void ra_read_vectors(uint32_t what, uint32_t sequence, uint32_t kv_head, const uint32_t *ids, uint32_t n, float *out);
+RA_IMPORT(blob_put) void ra_blob_put(uint32_t slot, const void *data, uint32_t n);
+RA_IMPORT(blob_get) uint32_t ra_blob_get(uint32_t sequence, uint32_t kv_head, uint32_t slot, uint32_t offset, void *buf, uint32_t buf_limit);
 RA_IMPORT(build_info) uint32_t ra_build_info(uint32_t *buf, uint32_t buf_limit);
 RA_IMPORT(queries_info) uint32_t ra_queries_info(uint32_t *buf, uint32_t buf_limit);
 RA_IMPORT(read_queries) void ra_read_queries(uint32_t query, uint32_t n_queries, float *out);

@@ -23,6 +23,7 @@ type env struct {
 	rng      *rand.Rand
 	checker  retrieval.Checker
 	contexts []*kv.Context
+	views    []*kv.View
 }
 
 func newEnv(ctx context.Context, s retrieval.Strategy, o *Options) *env {
@@ -32,6 +33,9 @@ func newEnv(ctx context.Context, s retrieval.Strategy, o *Options) *env {
 
 func (e *env) close() error {
 	var errs []error
+	for _, v := range e.views {
+		errs = append(errs, v.Close())
+	}
 	for _, c := range e.contexts {
 		errs = append(errs, c.Close())
 	}
@@ -84,6 +88,7 @@ func (e *env) prefill(s shape, edit func(head, pos int, key []float32)) (*sequen
 	e.store(q, s.tokens, edit)
 	c.Commit(s.tokens)
 	q.view = kv.NewView(c)
+	e.views = append(e.views, q.view)
 	if lo, hi := min(s.sink, s.tokens), s.tokens-s.window; lo < hi {
 		q.view.Place(layer, kv.Range{Lo: lo, Hi: hi}, kv.Indexed)
 	}
@@ -112,6 +117,7 @@ func (e *env) fork(q *sequence) *sequence {
 	f.kvc = q.kvc.Fork()
 	e.contexts = append(e.contexts, f.kvc)
 	f.view = q.view.Fork(f.kvc)
+	e.views = append(e.views, f.view)
 	return &f
 }
 

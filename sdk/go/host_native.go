@@ -18,6 +18,8 @@ type Host interface {
 	EmitSummary(q Query, logits, logMults, values []float32)
 	ReadHits(q Query, ids []uint32, logits []float32) uint32
 	EmitBias(q Query, bias []float32)
+	PutBlob(slot uint32, data []byte)
+	GetBlob(sequence, kvHead, slot, offset uint32, buf []byte) uint32
 	BuildInfo(buf []uint32)
 	PlaceInfo(buf []uint32)
 	StateRanges(s State, buf []Range) uint32
@@ -68,6 +70,12 @@ func emitSummary(q Query, logits, logMults, values []float32) {
 func readHits(q Query, ids []uint32, logits []float32) uint32 { return host.ReadHits(q, ids, logits) }
 
 func emitBias(q Query, bias []float32) { host.EmitBias(q, bias) }
+
+func putBlob(slot uint32, data []byte) { host.PutBlob(slot, data) }
+
+func getBlob(sequence, kvHead, slot, offset uint32, buf []byte) uint32 {
+	return host.GetBlob(sequence, kvHead, slot, offset, buf)
+}
 
 func buildInfo(buf []uint32) { host.BuildInfo(buf) }
 

@@ -56,6 +56,12 @@ func readHits(q Query, ids []uint32, logits []float32) uint32 {
 
 func emitBias(q Query, bias []float32) { importEmitBias(uint32(q), addr(bias), uint32(len(bias))) }
 
+func putBlob(slot uint32, data []byte) { importBlobPut(slot, addr(data), uint32(len(data))) }
+
+func getBlob(sequence, kvHead, slot, offset uint32, buf []byte) uint32 {
+	return importBlobGet(sequence, kvHead, slot, offset, addr(buf), uint32(len(buf)))
+}
+
 func buildInfo(buf []uint32) { importBuildInfo(addr(buf), uint32(4*len(buf))) }
 
 func placeInfo(buf []uint32) { importPlaceInfo(addr(buf), uint32(4*len(buf))) }

@@ -30,6 +30,14 @@ func importIndexedRanges(sequence uint32, kvHead uint32, buf unsafe.Pointer, buf
 //go:noescape
 func importReadVectors(what uint32, sequence uint32, kvHead uint32, ids unsafe.Pointer, n uint32, out unsafe.Pointer)
 
+//go:wasmimport ra blob_put
+//go:noescape
+func importBlobPut(slot uint32, data unsafe.Pointer, n uint32)
+
+//go:wasmimport ra blob_get
+//go:noescape
+func importBlobGet(sequence uint32, kvHead uint32, slot uint32, offset uint32, buf unsafe.Pointer, bufLimit uint32) uint32
+
 //go:wasmimport ra build_info
 //go:noescape
 func importBuildInfo(buf unsafe.Pointer, bufLimit uint32) uint32

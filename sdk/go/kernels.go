@@ -121,6 +121,21 @@ func ReadHits(q Query, ids []uint32, logits []float32) int {
 // [ReadHits]. For Weigh.
 func EmitBias(q Query, bias []float32) { emitBias(q, bias) }
 
+// PutBlob keeps bytes with the KV head that is built or appended to, in place
+// of what the slot (below 64) had. All instances see them, a fork of the
+// sequence begins with them. For Build and Append.
+func PutBlob(slot int, data []byte) { putBlob(uint32(slot), data) }
+
+// GetBlob writes what a slot of a KV head holds, from offset on, to buf and
+// returns how many bytes the slot has, -1 when it was never written.
+func GetBlob(sequence, kvHead, slot, offset int, buf []byte) int {
+	n := getBlob(uint32(sequence), uint32(kvHead), uint32(slot), uint32(offset), buf)
+	if n == abi.NoBlob {
+		return -1
+	}
+	return int(n)
+}
+
 // BuildInfo describes a build of one KV head.
 type BuildInfo struct {
 	Queries int // tokens whose queries were kept from the prefill

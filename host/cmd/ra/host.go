@@ -135,7 +135,9 @@ func loadSearch(ctx context.Context, p config.Plugin, params map[string]any, sca
 	if p.Runtime == runtimeProcess {
 		return opened(process.Load(ctx, processOptions(p, params, scanner, memory, log)))
 	}
-	return opened(plugin.Load(ctx, pluginOptions(p, params, scanner, log)))
+	o := pluginOptions(p, params, scanner, log)
+	o.Memory = memory
+	return opened(plugin.Load(ctx, o))
 }
 
 // opened makes a searcher of what was loaded, and nil of nothing.

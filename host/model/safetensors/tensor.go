@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"unsafe"
 
 	"github.com/retrievalattention/ra/host/kernel"
 )
@@ -27,8 +26,6 @@ func (t Tensor) Len() int {
 	return n
 }
 
-var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1
-
 // U16 gives the elements of an F16 or BF16 tensor as raw bits. The slice is a view of Data where
 // Data is aligned and the machine is little-endian, else a copy; treat it as read-only and do not
 // use it after the set is closed. Any other dtype is an error that wraps ErrDType.
@@ -40,8 +37,8 @@ func (t Tensor) U16() ([]uint16, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	if p := unsafe.Pointer(unsafe.SliceData(t.Data)); littleEndian && uintptr(p)%2 == 0 {
-		return unsafe.Slice((*uint16)(p), n), nil
+	if view, ok := kernel.Elements[uint16](t.Data); ok {
+		return view, nil
 	}
 	out := make([]uint16, n)
 	for i := range out {
@@ -61,8 +58,8 @@ func (t Tensor) F32() ([]float32, error) {
 	if n == 0 {
 		return nil, nil
 	}
-	if p := unsafe.Pointer(unsafe.SliceData(t.Data)); littleEndian && uintptr(p)%4 == 0 {
-		return unsafe.Slice((*float32)(p), n), nil
+	if view, ok := kernel.Elements[float32](t.Data); ok {
+		return view, nil
 	}
 	out := make([]float32, n)
 	for i := range out {

@@ -196,6 +196,8 @@ func Imports() []Func {
 		{"store_info", params("sequence kv_head buf>u32 buf_limit"), n, ScopeStore},
 		{"indexed_ranges", params("sequence kv_head buf>u32 buf_limit"), n, ScopeStore},
 		{"read_vectors", params("what sequence kv_head ids<u32 n out>f32"), nil, ScopeStore},
+		{"blob_put", params("slot data<u8 n"), nil, ScopeIndex},
+		{"blob_get", params("sequence kv_head slot offset buf>u8 buf_limit"), n, ScopeIndex | ScopeSearch | ScopeWeigh},
 		{"build_info", params("buf>u32 buf_limit"), n, ScopeIndex},
 		{"queries_info", params("buf>u32 buf_limit"), n, ScopeSearch | ScopeWeigh},
 		{"read_queries", params("query n_queries out>f32"), nil, ScopeIndex | ScopeSearch | ScopeWeigh},

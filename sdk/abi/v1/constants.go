@@ -30,6 +30,11 @@ const (
 	MaxRows = 1 << 16
 	// MaxSummaries is the largest number of summaries of one query.
 	MaxSummaries = 1 << 14
+	// MaxSlots is how many objects of a kind a plugin may keep with each KV
+	// head of a layer: slots are numbered from 0.
+	MaxSlots = 64
+	// NoBlob is what blob_get returns for a slot that was never written.
+	NoBlob = 1<<32 - 1
 	// MaxDescription bounds the JSON of ra_describe, in bytes.
 	MaxDescription = 64 << 10
 	// MaxParams bounds the text of params_read, in bytes.

@@ -16,12 +16,16 @@ import (
 // Store is one sequence in one layer.
 type Store struct {
 	HeadDim int
-	Keys    [][]float32 // a KV head: [tokens][HeadDim]
-	Values  [][]float32 // like Keys; nil when the plugin does not read them
-	Indexed []ra.Range  // ascending and apart
-	Heads   int         // query heads; needed for Queries
-	Queries []float32   // of the prefill, [tokens][Heads][HeadDim]; nil for none
+	Keys    [][]float32     // a KV head: [tokens][HeadDim]
+	Values  [][]float32     // like Keys; nil when the plugin does not read them
+	Indexed []ra.Range      // ascending and apart
+	Heads   int             // query heads; needed for Queries
+	Blobs   map[Slot][]byte // what the plugin keeps
+	Queries []float32       // of the prefill, [tokens][Heads][HeadDim]; nil for none
 }
+
+// Slot is a place for a blob that a plugin keeps with a store.
+type Slot struct{ Layer, KVHead, Slot int }
 
 // Call is a search over one store, of one layer.
 type Call struct {
@@ -326,6 +330,28 @@ func (h *host) EmitBias(q ra.Query, bias []float32) {
 		panic(fmt.Sprintf("ratest: %d biases for %d hits", len(bias), len(h.answer.Hits[i].IDs)))
 	}
 	h.answer.Hits[i].Bias = slices.Clone(bias)
+}
+
+// PutBlob keeps bytes.
+func (h *host) PutBlob(slot uint32, data []byte) {
+	if !h.index || slot >= abi.MaxSlots {
+		panic(fmt.Sprintf("ratest: a blob put outside of Build and Append, or into slot %d", slot))
+	}
+	s := h.call.Store
+	if s.Blobs == nil {
+		s.Blobs = map[Slot][]byte{}
+	}
+	s.Blobs[Slot{h.call.Layer, h.head, int(slot)}] = slices.Clone(data)
+}
+
+// GetBlob copies bytes.
+func (h *host) GetBlob(_, kvHead, slot, offset uint32, buf []byte) uint32 {
+	data, ok := h.call.Store.Blobs[Slot{h.call.Layer, int(kvHead), int(slot)}]
+	if !ok {
+		return abi.NoBlob
+	}
+	copy(buf, data[min(int(offset), len(data)):])
+	return uint32(len(data))
 }
 
 // BuildInfo describes the build.

@@ -31,7 +31,26 @@ func (guest) Build(layer, kvHead int) error {
 		}
 	}
 	ra.Log(ra.Info, strings.Join(line, " "))
+	ra.PutBlob(3, []byte("built "+strconv.Itoa(kvHead)))
 	return nil
+}
+
+// Append notes the positions behind what was kept before.
+func (guest) Append(_, kvHead, lo, hi int) error {
+	ra.PutBlob(3, []byte(kept(kvHead)+" appended "+strconv.Itoa(lo)+" "+strconv.Itoa(hi)))
+	return nil
+}
+
+// kept reads the blob in two parts.
+func kept(kvHead int) string {
+	if ra.GetBlob(0, kvHead, 4, 0, nil) != -1 {
+		return "slot 4 was never written"
+	}
+	text := make([]byte, 5)
+	n := ra.GetBlob(0, kvHead, 3, 0, text)
+	rest := make([]byte, n)
+	ra.GetBlob(0, kvHead, 3, len(text), rest)
+	return string(text) + string(rest[:n-len(text)])
 }
 
 // Search emits tokens 8 and 9 for the first query head of each group, and two
@@ -39,6 +58,7 @@ func (guest) Build(layer, kvHead int) error {
 func (guest) Search(c *ra.Call) error {
 	for b := range c.Batches(1) {
 		if int(b.First)%c.Group == 0 {
+			ra.Log(ra.Info, "kept: "+kept(b.KVHead))
 			ra.Emit(b.First, []uint32{9, 8}, nil)
 			continue
 		}
