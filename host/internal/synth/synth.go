@@ -254,5 +254,3 @@ func (g *generator) queryOf(h int, q []float32) {
 		q[j] = float32(x + g.shape.queryMean*(g.queryMean[j]+.5*hd.mean[j]))
 	}
 }
-
-var Exp = [2]float64{.5, .5}
