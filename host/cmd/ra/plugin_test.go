@@ -70,11 +70,10 @@ func needsPython(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip("needs python3, which is not installed")
 	}
-	venv := filepath.Join(t.TempDir(), "venv")
-	if out, err := exec.Command("python3", "-m", "venv", venv).CombinedOutput(); err != nil {
+	if out, err := exec.Command("python3", "-c", "import ensurepip, venv").CombinedOutput(); err != nil {
 		t.Skipf("needs python3 with venv and pip: %v: %s", err, out)
 	}
-	pip := exec.Command(filepath.Join(venv, "bin", "python"), "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "-d", t.TempDir(), "protobuf>=5.26")
+	pip := exec.Command("python3", "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "-d", t.TempDir(), "protobuf>=5.26")
 	if out, err := pip.CombinedOutput(); err != nil {
 		t.Skipf("needs a Python package registry: %v: %s", err, out)
 	}
