@@ -6,5 +6,5 @@ import "embed"
 
 // Files holds a folder for each language and kind, such as go-sample.
 //
-//go:embed go-sample go-policy c-sample c-policy
+//go:embed go-sample go-policy c-sample c-policy go-process-sample python-sample/README.md python-sample/plugin.py
 var Files embed.FS

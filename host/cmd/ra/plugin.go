@@ -56,10 +56,14 @@ func newPluginNew(g *globals) *cobra.Command {
 				next = append(next, "go test ./...")
 			}
 			next = append(next, "ra plugin build")
+			name := o.Name + ".wasm"
+			if scaffold.IsProcess(o.Lang) {
+				name = o.Name // as raconfig.toml has it
+			}
 			if o.Kind == "search" {
-				next = append(next, fmt.Sprintf("ra plugin test %s.wasm --min-recall 0.2", o.Name), fmt.Sprintf("ra generate -f FILE -q QUESTION --search %s.wasm", o.Name))
+				next = append(next, fmt.Sprintf("ra plugin test %s --min-recall 0.2", name), fmt.Sprintf("ra generate -f FILE -q QUESTION --search %s", name))
 			} else {
-				next = append(next, fmt.Sprintf("ra plugin validate %s.wasm", o.Name), fmt.Sprintf("ra generate -f FILE -q QUESTION --policy %s.wasm", o.Name))
+				next = append(next, fmt.Sprintf("ra plugin validate %s", name), fmt.Sprintf("ra generate -f FILE -q QUESTION --policy %s", name))
 			}
 			for _, line := range next {
 				fmt.Fprintln(g.out, "  "+line)
@@ -76,8 +80,12 @@ func newPluginNew(g *globals) *cobra.Command {
 func newPluginBuild(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "build [DIR]",
-		Short: "Compile the plugin in a folder (the working directory) to NAME.wasm there, and check it",
-		Args:  cobra.MaximumNArgs(1),
+		Short: "Compile the plugin in a folder (the working directory), and check it",
+		Long: `Compile the plugin in a folder (the working directory) to NAME.wasm there, and
+check it. A Go plugin that is a process is compiled to the executable NAME; for
+Python, a virtual environment is made in .venv and what requirements.txt lists
+is installed in it.`,
+		Args: cobra.MaximumNArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			dir := "."
 			if len(args) > 0 {
@@ -87,7 +95,17 @@ func newPluginBuild(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return g.validate(c.Context(), file)
+			if strings.HasSuffix(file, ".wasm") {
+				return g.validate(c.Context(), file)
+			}
+			if strings.HasSuffix(file, ".py") {
+				fmt.Fprintln(g.out, "installed requirements.txt in .venv")
+			}
+			dir = filepath.Dir(file)
+			if g.file == "" {
+				g.file = filepath.Join(dir, config.FileName) // the entry of the plugin
+			}
+			return g.validate(c.Context(), filepath.Base(dir))
 		},
 	}
 }

@@ -37,14 +37,45 @@ func TestWalkthrough(t *testing.T) {
 					}
 				}
 			}
+			proxy := "off" // no network: what a plugin needs is in its folder
+			switch s.title {
+			case "As a Go process":
+				proxy = goEnv(t, "GOPROXY")
+			case "In Python":
+				needsPython(t)
+			}
 			cmd := exec.Command("sh", "-exc", strings.Join(s.commands, "\n"))
 			cmd.Dir = t.TempDir()
-			// No network: what a plugin needs is in its folder.
-			cmd.Env = append(os.Environ(), "PATH="+path, "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
+			cmd.Env = append(os.Environ(), "PATH="+path, "GOFLAGS=-mod=mod", "GOPROXY="+proxy, "GOWORK=off")
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Errorf("%v\n%s", err, out)
 			}
 		})
+	}
+}
+
+func goEnv(t *testing.T, name string) string {
+	t.Helper()
+	out, err := exec.Command("go", "env", name).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// needsPython skips the test where there is no Python with venv or no package
+// registry (nor a cached package) to install from.
+func needsPython(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("needs python3, which is not installed")
+	}
+	if out, err := exec.Command("python3", "-c", "import ensurepip, venv").CombinedOutput(); err != nil {
+		t.Skipf("needs python3 with venv and pip: %v: %s", err, out)
+	}
+	pip := exec.Command("python3", "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check", "-d", t.TempDir(), "protobuf>=5.26")
+	if out, err := pip.CombinedOutput(); err != nil {
+		t.Skipf("needs a Python package registry: %v: %s", err, out)
 	}
 }
 
