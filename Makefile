@@ -83,7 +83,13 @@ check: ## formatting, vet, lint, generated files current, cross-builds
 generated: generate ## fail when generated files are not current
 	@git diff --exit-code --stat -- plugins/dist sdk 'host/kernel/*_amd64.*' 'host/kernel/*_arm64.*' host/internal/peak || { echo "generated files are not current: commit what 'make generate' wrote"; exit 1; }
 
-generate: abi contract plugins kernels ## rebuild all generated files
+generate: modules abi contract plugins kernels ## rebuild all generated files
+
+# What a process plugin in Go needs, for `ra plugin new`.
+.PHONY: modules
+modules: ## rewrite the list of the modules of sdk/process
+	@GOWORK=off GOOS=linux $(GO) list -deps -f '{{with .Module}}{{if .Version}}{{.Path}} {{.Version}}{{end}}{{end}}' ./sdk/process | LC_ALL=C sort -u > sdk/modules/require.txt
+	@awk 'NR==FNR { want[$$1 " " $$2]; next } { v = $$2; sub("/go.mod$$", "", v); if (($$1 " " v) in want) print }' sdk/modules/require.txt go.sum > sdk/modules/sums.txt
 
 .PHONY: abi
 abi: ## rebuild what follows from the plugin ABI's description
