@@ -30,7 +30,7 @@ func CausalScratch(n, dim int) int {
 
 // byRows reports whether n queries attend to rows as they are stored.
 func byRows(n, dim int) bool {
-	return active == nil || active.tiles.none() || n <= MaxQueries || dim == 0
+	return active == nil || n <= MaxQueries || dim == 0
 }
 
 // AttendCausal adds rows [lo, hi) of keys and values to the states of n
@@ -86,7 +86,7 @@ func (c *causal) attendRows(q []float32, scale float32, ps []Partial, scratch []
 	for x, v := range q {
 		qt[x] = v * scale
 	}
-	if active != nil && !active.tiles.none() && d > 0 && c.sees(0) >= c.hi {
+	if active != nil && d > 0 && c.sees(0) >= c.hi {
 		c.lo = active.attendStreams(c, qt, ps, s)
 	}
 	for j := c.lo; j < c.hi; j += rowTile {

@@ -12,14 +12,10 @@ const (
 	depth   = 512
 )
 
-// streamedRows is up to how many rows on the other side a level without tiles
-// reads stored rows as they are, and does not widen them first.
-const streamedRows = 4
-
 // GEMMScratch is the number of f32 that [MatMul] needs as scratch for rows of
 // dimension dim.
 func GEMMScratch(dim int) int {
-	if active == nil || active.tiles.none() {
+	if active == nil {
 		return tileRows * dim
 	}
 	return (breadth+maxTileRows)*depth + maxTile
@@ -36,17 +32,12 @@ func GEMMScratch(dim int) int {
 // split.
 func MatMul(a []float32, n int, w Rows, lo, hi int, c []float32, ldc int, scratch []float32) {
 	if active != nil && w.Dim > 0 {
-		switch tiles := !active.tiles.none(); {
-		case tiles && n < active.tiles.packed:
+		if n < active.tiles.packed {
 			active.mulFew(a, n, w, lo, hi, c, ldc, scratch)
-			return
-		case tiles:
+		} else {
 			active.tiles.matMul(a, n, w, lo, hi, c, ldc, scratch)
-			return
-		case w.DType == F32 || n <= streamedRows:
-			active.mulNT(a, n, w, lo, hi-lo, c, ldc)
-			return
 		}
+		return
 	}
 	for j := lo; j < hi; j += tileRows {
 		m := min(tileRows, hi-j)
@@ -126,16 +117,13 @@ func (o *ops) few(a []float32, n int, b Rows, lo, apart, each int, c []float32, 
 		first(c, streams*each), first(c[i1*ldc:], streams*each), first(c[i2*ldc:], streams*each), first(c[i3*ldc:], streams*each))
 }
 
-// widenTile returns rows [lo, lo+m) as f32 rows, in place when they are f32.
+// widenTile returns rows [lo, lo+m) as f32 rows, in place when they are f32:
+// what the portable forms multiply.
 func widenTile(r Rows, lo, m int, scratch []float32) Rows {
 	if r.DType == F32 {
 		return r.Slice(lo, lo+m)
 	}
 	t := Rows{Dim: r.Dim, N: m, F32: scratch[:m*r.Dim]}
-	if active != nil && r.Dim > 0 {
-		active.widenRows(r, lo, m, t.F32)
-		return t
-	}
 	for i := range m {
 		r.Widen(lo+i, t.F32[i*r.Dim:(i+1)*r.Dim])
 	}

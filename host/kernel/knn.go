@@ -31,7 +31,7 @@ func KNNScratch(dim int) int {
 // n*(hi-lo)*keys.Dim/50 ns; callers choose n and the range so that they can
 // stop between calls, and run blocks of queries in parallel.
 func KNN(q []float32, n int, keys Rows, lo, hi int, base uint32, tops []*TopK, scratch []float32) {
-	if active == nil || active.tiles.none() || keys.Dim == 0 || n <= MaxQueries {
+	if active == nil || keys.Dim == 0 || n <= MaxQueries {
 		knnByScores(q, n, keys, lo, hi, base, tops, scratch)
 		return
 	}

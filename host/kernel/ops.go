@@ -159,7 +159,7 @@ func (o *ops) scoreRange(qs [][]float32, rows Rows, lo, hi int, out [][]float32)
 func (o *ops) mulNT(a []float32, n int, b Rows, lo, m int, c []float32, ldc int) {
 	d := b.Dim
 	step := b.rowsWithin(cacheBytes * 3 / 4)
-	if n <= streamedRows {
+	if n <= 4 { // read once
 		step = b.rowsWithin(callBytes)
 	}
 	for j := 0; j < m; j += step {

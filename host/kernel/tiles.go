@@ -49,8 +49,6 @@ const (
 	maxTile     = maxTileRows * 32
 )
 
-func (t *tileOps) none() bool { return t.rows == 0 }
-
 // panels returns n rounded up to whole panels.
 func (t *tileOps) panels(n int) int { return (n + t.columns - 1) / t.columns * t.columns }
 

@@ -227,12 +227,11 @@ Each check runs on a freshly loaded plugin.`,
 					return err
 				}
 				defer func() { err = errors.Join(err, suite.Allocator.Close()) }()
-				o := processOptions(p, nil, compute.NewCPU(), suite.Allocator, g.logger())
-				suite.New = func(ctx context.Context) (retrieval.Strategy, error) { return process.Load(ctx, o) }
 			} else {
-				o := pluginOptions(p, nil, compute.NewCPU(), g.logger())
-				suite.New = func(ctx context.Context) (retrieval.Strategy, error) { return plugin.Load(ctx, o) }
 				suite.Memory = func(s retrieval.Strategy) int64 { return s.(*plugin.Plugin).Stats().MemoryBytes }
+			}
+			suite.New = func(ctx context.Context) (retrieval.Strategy, error) {
+				return loadSearch(ctx, p, nil, compute.NewCPU(), suite.Allocator, g.logger())
 			}
 			report, err := conformance.Run(c.Context(), suite)
 			if err != nil {
